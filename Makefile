@@ -1,0 +1,49 @@
+# The verbs of this project. `make demo` and `make test` set up all they need; Python >= 3.11, make and pip are assumed.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint generate lock bench clean
+
+help: ## say what there is
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+# One environment, from the hashed lock; made again when the lock changes.
+$(READY): requirements/test.txt pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/test.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(READY) ## see a multi-agent app retry, wait, fail and recover, in this terminal
+	$(BIN)/python examples/demo.py
+
+test: $(READY) ## set up what is missing and pass the tests
+	$(BIN)/python scripts/envs.py
+	$(BIN)/python scripts/generate.py --check
+	$(BIN)/ruff check instrumentation tests examples scripts
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+check: $(READY) ## what is generated is fresh, style and types hold
+	$(BIN)/python scripts/generate.py --check
+	$(BIN)/ruff check instrumentation tests examples scripts
+	$(BIN)/mypy
+
+lint: $(READY) ## style only
+	$(BIN)/ruff check instrumentation tests examples scripts
+
+generate: $(READY) ## write what is generated: triggers, docs/signals.md, docs/settings.md, .env.example
+	$(BIN)/python scripts/generate.py
+
+lock: $(READY) ## resolve requirements/*.in anew, with hashes and without a registry's address
+	@for name in $(basename $(notdir $(wildcard requirements/*.in))); do \
+	  $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-header \
+	    requirements/$$name.in -o requirements/$$name.txt || exit 1; done
+
+bench: $(READY) ## what a call costs, in instructions, beside a floor
+	$(BIN)/python tests/bench/bench.py
+
+clean: ## remove environments and caches
+	rm -rf .venv .venvs .mypy_cache .pytest_cache .ruff_cache .hypothesis

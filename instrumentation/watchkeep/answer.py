@@ -1,0 +1,71 @@
+"""Decode what the SDK left as bytes: raw answers, and the end of every event stream. Runs off the request path.
+
+An event stream is never decoded a second time: its last reads hold what it cost and how it ended.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from watchkeep.llm import LLMCall
+
+MAX_DECODED = 1 << 18  # bytes of an answer that are parsed
+MAX_TAIL = 1 << 16  # bytes at the end of an answer in which its usage is looked for
+_USAGE = re.compile(rb"""(?<!\\)"usage"\s*:\s*\{""")
+_MODEL = re.compile(rb'(?<!\\)"model"\s*:\s*"([\w.:/@-]{1,200})"')
+_GZIP = b"\x1f\x8b"
+
+
+def read_body(call: LLMCall) -> None:
+    """Hand what is in the body of `call` to its reader, as decoded JSON."""
+    parts, call.body = call.body, None
+    content = _plain(b"".join(parts or ()))
+    if call.usage is not None or call.read_answer is None:
+        return
+    if content[:1] in (b"{", b"["):
+        _read_json(call, content)
+    else:
+        for line in content.splitlines():
+            if line.startswith(b"data:"):
+                _read_json(call, line[5:])
+    if call.usage is None:
+        _read_usage(call, content)
+
+
+def _read_usage(call: LLMCall, content: bytes) -> None:
+    # An answer too large to be decoded, or whose head was not kept: its usage stands near its end. Inside a
+    # text of the answer the quotes would be escaped.
+    found = list(_USAGE.finditer(content, max(0, len(content) - MAX_TAIL)))
+    if not found or call.read_answer is None:
+        return
+    text = content[found[-1].end() - 1 :].decode("utf-8", "replace")
+    try:
+        usage, _ = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return
+    model = _MODEL.search(content)
+    call.read_answer(call, {"usage": usage, "model": model[1].decode() if model else None})
+
+
+def _plain(content: bytes) -> bytes:
+    if content[:2] != _GZIP:
+        return content
+    try:
+        return zlib.decompressobj(wbits=31).decompress(content, MAX_DECODED)
+    except zlib.error:
+        return b""
+
+
+def _read_json(call: LLMCall, content: bytes) -> None:
+    if len(content) > MAX_DECODED or call.read_answer is None:
+        return
+    try:
+        data = json.loads(content)
+    except (ValueError, RecursionError):
+        return  # what is called JSON need not be it, and the first event of a tail may be half of one
+    if isinstance(data, dict):
+        call.read_answer(call, data)

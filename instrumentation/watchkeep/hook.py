@@ -1,0 +1,181 @@
+"""THE HOT PATH: wrap a target; sync and async calls in one place, streams through their bodies.
+
+An integration says what to wrap and gives readers. The app's own function runs unguarded, and its result
+or exception goes straight back to the app; the readers run under the guard and return nothing it will see.
+
+    before(args, kwargs) -> state    what this call belongs to; None: not ours, nothing more happens
+    after(state, result)             it returned
+    error(state, exception)          it raised (cancellation too); the same exception goes on to the app
+    chunk(args, kwargs)              before every call of a busy function: no state, no after
+    swap(args, kwargs) -> args       what the function is given instead of `args`, to stand before one of them
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import update_wrapper
+from inspect import iscoroutinefunction
+from typing import Any, NamedTuple
+
+from watchkeep import guard
+
+Function = Callable[..., Any]
+_TAG = "__watchkeep__"
+
+
+class Target(NamedTuple):
+    """One function to wrap: ``path`` is ``module:Class.function``, readers are described above."""
+
+    path: str
+    before: Callable[[tuple[Any, ...], dict[str, Any]], Any] | None = None
+    after: Callable[[Any, Any], None] | None = None
+    error: Callable[[Any, BaseException], None] | None = None
+    chunk: Callable[[tuple[Any, ...], dict[str, Any]], None] | None = None
+    needed: bool = True  # False: without this seam there is a documented second best
+    swap: Callable[[tuple[Any, ...], dict[str, Any]], tuple[Any, ...]] | None = None
+    sometimes: bool = False  # True: only some supported versions have it, and its absence is no news
+    hidden: bool = False  # True: the wrapper's frame counts as the module's own, where that looks at the stack
+
+    @property
+    def module(self) -> str:
+        """The module that must be imported before the target exists."""
+        return self.path.partition(":")[0]
+
+
+class Patch(NamedTuple):
+    """What was changed, and how to undo it."""
+
+    owner: Any
+    name: str
+    original: Any
+    wrapper: Any
+    own: bool  # False: the attribute was inherited, undoing deletes ours
+
+
+def wrapped(target: Target, original: Function) -> Function:
+    """Return `original` wrapped with the target's readers."""
+    if target.swap is not None:
+        wrapper = _with_other(target.swap, original)
+    elif target.chunk is not None:
+        wrapper = guard.before_each(target.chunk, original)
+    elif iscoroutinefunction(original):
+        wrapper = _async_call(target, original)
+    else:
+        wrapper = _call(target, original)
+    update_wrapper(wrapper, original)
+    if target.hidden:
+        hide(wrapper, sys.modules[target.module])
+    setattr(wrapper, _TAG, target)
+    return wrapper
+
+
+def hide(wrapper: Any, module: Any) -> None:
+    """Let the frames of `wrapper` count as `module`'s own for code that tells frames by their file."""
+    wrapper.__code__ = wrapper.__code__.replace(co_filename=module.__file__)
+
+
+def _call(target: Target, original: Function) -> Function:
+    begin, done, failed = _readers(target)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        state = begin(args, kwargs)
+        if state is None:
+            return original(*args, **kwargs)
+        try:
+            result = original(*args, **kwargs)
+        except BaseException as exception:
+            failed(state, exception)
+            raise
+        done(state, result)
+        return result
+
+    return call
+
+
+def _async_call(target: Target, original: Function) -> Function:
+    begin, done, failed = _readers(target)
+
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        state = begin(args, kwargs)
+        if state is None:
+            return await original(*args, **kwargs)
+        try:
+            result = await original(*args, **kwargs)
+        except BaseException as exception:
+            failed(state, exception)
+            raise
+        done(state, result)
+        return result
+
+    return call
+
+
+def _with_other(swap: Function, original: Function) -> Function:
+    look = guard.guarded(swap)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return original(*(look(args, kwargs) or args), **kwargs)
+
+    return call
+
+
+def _readers(target: Target) -> tuple[Function, Function, Function]:
+    return (
+        guard.guarded(target.before or _nothing),
+        guard.guarded(target.after or _nothing),
+        guard.guarded(target.error or _nothing),
+    )
+
+
+def _nothing(*_: Any) -> None:
+    return None
+
+
+# -- putting wrappers in place, and taking them out ----------------------------------------------------
+
+
+def find(path: str) -> tuple[Any, str] | None:
+    """Return (owner, attribute name) of a dotted path whose module is imported, None where it is missing."""
+    module, _, qualified = path.partition(":")
+    owner: Any = sys.modules.get(module)
+    *parents, name = qualified.split(".")
+    for parent in parents:
+        owner = getattr(owner, parent, None)
+    return (owner, name) if owner is not None and hasattr(owner, name) else None
+
+
+def patch(target: Target) -> Patch | None:
+    """Wrap a target; None when its seam is missing or it is wrapped by us already."""
+    found = find(target.path)
+    if found is None:
+        return None
+    owner, name = found
+    original = getattr(owner, name)
+    if is_ours(original):
+        return None
+    wrapper = wrapped(target, original)
+    own = name in vars(owner)
+    setattr(owner, name, wrapper)
+    return Patch(owner, name, original, wrapper, own)
+
+
+def unpatch(done: Patch) -> None:
+    """Give the very same object back; where somebody wrapped ours since, theirs stays."""
+    if getattr(done.owner, done.name, None) is not done.wrapper:
+        return
+    if done.own:
+        setattr(done.owner, done.name, done.original)
+    else:
+        delattr(done.owner, done.name)
+
+
+def is_ours(function: Any) -> bool:
+    """Whether a wrapper of ours is anywhere in the chain of wrappers."""
+    seen = 0
+    while function is not None and seen < 32:
+        if _TAG in getattr(function, "__dict__", ()):
+            return True
+        function = getattr(function, "__wrapped__", None)
+        seen += 1
+    return False
