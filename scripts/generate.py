@@ -8,7 +8,9 @@ from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "instrumentation"))
+sys.path[:0] = [str(ROOT), str(ROOT / "instrumentation")]
+
+from dashboards import build  # noqa: E402
 
 import signals  # noqa: E402 - beside this file
 from watchkeep import auto, settings  # noqa: E402
@@ -46,6 +48,7 @@ FILES: list[tuple[str, Callable[[], str]]] = [
     ("docs/signals.md", signals.markdown),
     (".env.example", settings.env_example),
     ("instrumentation/watchkeep/triggers.py", triggers),
+    *build.files(),
 ]
 
 

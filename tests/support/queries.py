@@ -20,7 +20,7 @@ ALERTS = ROOT / "alerts"
 PROMQL, LOGQL, TRACEQL, TRACE_ID = "promql", "logql", "traceql", "trace_id"
 PANEL, VARIABLE, ANNOTATION, RULE = "panel", "variable", "annotation", "rule"
 
-# What Grafana puts in for its own variables, for a dashboard of one hour and metrics every ten seconds.
+# What Grafana puts in: for its own variables, on a dashboard of one hour with metrics every ten seconds.
 DEFAULTS: dict[str, str] = {
     "__rate_interval": "1m",
     "__interval": "15s",
@@ -28,8 +28,12 @@ DEFAULTS: dict[str, str] = {
     "__auto": "1m",
     "__range": "1h",
     "__range_s": "3600",
+    # "All" of the dashboards' own variables; a service has to have a name.
+    "environment": ".*",
+    "service": ".+",
+    "instance": ".*",
+    "model": ".*",
 }
-ALL = ".*"  # the value of "All" of every variable
 _LANGUAGES = {"prometheus": PROMQL, "loki": LOGQL, "tempo": TRACEQL}
 _VARIABLE = re.compile(r"\$(?:\{(\w+)(?::\w+)?\}|(\w+))")
 _LABEL_VALUES = re.compile(r"label_values\((?P<selector>.+),\s*(?P<label>\w+)\)", re.DOTALL)
@@ -60,11 +64,11 @@ class Query(NamedTuple):
 
 
 def fill(expr: str, variables: Mapping[str, str]) -> str:
-    """Put values in for `$name` and `${name}`: those given, then Grafana's own, then "All" for our filters."""
+    """Put values in for `$name` and `${name}`: those given, or else DEFAULTS."""
 
     def value(match: re.Match[str]) -> str:
         name = match[1] or match[2]
-        known = {"environment": ALL, "service": ALL, "instance": ALL, "model": ALL, **DEFAULTS, **variables}
+        known = {**DEFAULTS, **variables}
         if name not in known:
             raise KeyError(f"${name} has no value in {expr!r}: pass it to fill()")
         return known[name]

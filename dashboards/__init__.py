@@ -1,0 +1,1 @@
+"""The dashboards, written in Python and built into json/ by scripts/generate.py."""
