@@ -2,12 +2,17 @@
 
 import asyncio
 import gc
+import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import httpx2
 import openai
 import pytest
 
+from support.versions import environment
 from watchkeep import llm, names
 
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -84,3 +89,24 @@ def test_a_call_ends_once_however_many_end_it(watchkeep_capture, llm_server):
     assert chat.attributes[OUTCOME] == "abandoned"
     phases = [value for key, value in chat.attributes.items() if key.startswith(f"{names.RESILIENCE_CALL_TIME}.")]
     assert round(sum(phases) * 1e9) == chat.end_ns - chat.start_ns
+
+
+COLLECTED = Path(__file__).parent / "support" / "collected_app.py"
+MILLISECOND = 1_000_000
+
+
+@pytest.mark.parametrize("way", ["read", "unread", "task"])
+def test_the_collector_may_run_while_the_app_s_span_processor_is_locked(way):
+    """What the collector ends is handed to the app's provider later, once, and dated when it was collected."""
+    command = [sys.executable, str(COLLECTED), way]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=20, check=True)
+    found = json.loads(done.stdout)
+    (chat,) = [span for span in found["spans"] if span["name"].startswith("chat")]
+    if way == "task":
+        assert chat["attributes"][names.ERROR_TYPE] == names.CANCELLED
+    else:
+        assert chat["attributes"][OUTCOME] == "abandoned"
+    assert found["before"] - MILLISECOND <= chat["end"] <= found["after"] + MILLISECOND
+    phases = [value for key, value in chat["attributes"].items() if key.startswith(f"{names.RESILIENCE_CALL_TIME}.")]
+    assert len(phases) > 1
+    assert done.stderr == ""

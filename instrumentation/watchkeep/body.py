@@ -94,7 +94,10 @@ class Watched:
 
     def dropped(self) -> None:
         """Nobody refers to the body any more."""
-        self.end("abandoned")
+        try:
+            raise GeneratorExit  # what a generator sees that is dropped: all below knows by it who calls
+        except GeneratorExit:
+            self.end("abandoned")
 
 
 _drained = guard.guarded(Watched.drained)

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from watchkeep import app, clock, guard, names, runtime
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _HAS_REMOTE, _IS_REMOTE = 0x100, 0x200  # OTLP's span flags
 _MAX_PENDING = 2048
+_MAX_LEFT = 1 << 14
 _SWEEP_EVERY = 5.0  # seconds
 _SEVERITY_TEXT = {names.DEBUG: "DEBUG", names.INFO: "INFO", names.WARN: "WARN", names.ERROR: "ERROR"}
 
@@ -56,19 +58,28 @@ class Emitter:
         self.cells = cells
         self.sink = sink
         self.pending: deque[Item] = deque()
+        self.left: deque[Callable[[], None]] = deque(maxlen=_MAX_LEFT)
         self.draining = threading.Lock()
         self.swept = 0
 
     def reset(self) -> None:
         """Forget what is pending, as a forked child must."""
         self.pending = deque()
+        self.left.clear()
         self.draining = threading.Lock()
 
     def put(self, item: Item) -> None:
         """Take one item; never blocks."""
         self.pending.append(item)
-        if len(self.pending) > _MAX_PENDING:
+        if len(self.pending) > _MAX_PENDING and not guard.collecting():
             self.drain(wait=0)
+
+    def put_off(self, function: Callable[..., None], *args: Any) -> None:
+        """Take what a finalizer would call in the app: it runs under any lock that its thread holds, so we call it."""
+        self.left.append(partial(function, *args))
+        wake = getattr(self.sink, "wake", None)
+        if wake is not None:
+            wake()
 
     def measure(self, metric: Metric, scope: Scope, labels: dict[str, Any], value: float = 1) -> None:
         """Take one measurement."""
@@ -96,11 +107,15 @@ class Emitter:
     def log(self, log: LogData) -> None:
         """Take one log record."""
         # At once, as spans are made in the app's provider at once: it may be shut down before we drain.
-        if _is_for_us(log):
+        if guard.collecting():
+            self.put_off(self.log, log)
+        elif _is_for_us(log):
             self.put(log)
 
     def drain(self, wait: float = -1) -> None:
         """Turn what is pending into spans, cells and logs; one thread at a time, others go on after `wait` seconds."""
+        if wait:
+            self._catch_up()  # without our lock: the app may wait for us under one of its own
         if not self.draining.acquire(timeout=wait):
             return
         try:
@@ -109,6 +124,15 @@ class Emitter:
             self._drain()
         finally:
             self.draining.release()
+
+    def _catch_up(self) -> None:
+        left = self.left
+        for _ in range(len(left)):
+            try:
+                call = left.popleft()
+            except IndexError:  # another thread drains, too
+                return
+            guard.run(call)
 
     def _sweep(self) -> None:
         # Streams that nobody reads any more are ended here, because nothing else happens to them.

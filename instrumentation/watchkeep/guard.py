@@ -7,6 +7,7 @@ never travel through here (the OpenTelemetry specification, error handling princ
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from functools import wraps
@@ -60,6 +61,11 @@ def before_each(look: Callable[..., object], function: Callable[P, T]) -> Callab
         return function(*args, **kwargs)
 
     return call
+
+
+def collecting() -> bool:
+    """Tell whether a finalizer may be what runs here: under any lock that this thread holds, the app's too."""
+    return isinstance(sys.exception(), GeneratorExit)
 
 
 def failed(function: Callable[..., object], error: Exception) -> None:

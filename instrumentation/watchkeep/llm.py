@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from watchkeep import (
     answer,
@@ -32,6 +32,9 @@ from watchkeep.logical import Logical, here
 from watchkeep.names import Metric, Span
 from watchkeep.reading import FOLD_ABOVE, Reading
 from watchkeep.record import Measure, Record, seconds
+
+if TYPE_CHECKING:
+    from watchkeep.emit import Emitter
 
 open_streams: weakref.WeakValueDictionary[int, LLMCall] = weakref.WeakValueDictionary()
 """Calls whose body the app still reads, by identity; a dictionary, because other threads add while we look."""
@@ -230,8 +233,12 @@ class LLMCall(Record):
         if logical is not None and logical.ended(self, self.attributes, self.scope, self.error):
             self.logical = None
         self.close(now)
+
+    def deliver(self, emitter: Emitter) -> None:
+        """Write on the span of another instrumentation, too, where that one stands for the call."""
         if self.owner is not None:
-            guard.run(self._write_on_owner)
+            guard.run(self._write_on_owner, self.owner)
+        super().deliver(emitter)
 
     def complete(self) -> None:
         """Write ledger, tokens, stream figures and the answer's facts."""
@@ -260,14 +267,14 @@ class LLMCall(Record):
     def _write_content(self, kept: Kept) -> None:
         self.attributes.update((key, content.as_json(value)) for key, value in content.gather(kept).items())
 
-    def _write_on_owner(self) -> None:
+    def _write_on_owner(self, owner: Any) -> None:
         attributes = {**self.ledger.seconds(), names.AGENT_RUNTIME_CORRELATION_ID: self.correlation}
         for key in _OURS_ONLY:
             if key in self.attributes:
                 attributes[key] = self.attributes[key]
         if self.error is not None:
             attributes[names.RESILIENCE_FAULT_ORIGIN] = self.error[1]
-        self.owner.set_attributes(attributes)
+        tracing.write(owner, attributes)
 
     @property
     def measures(self) -> tuple[Measure, ...]:

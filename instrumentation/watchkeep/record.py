@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from watchkeep import clock, context, logical, names, runtime, tracing
+from watchkeep import clock, context, guard, logical, names, runtime, tracing
 from watchkeep.export.model import Scope
 from watchkeep.export.sanitise import clean_attributes
 from watchkeep.names import Metric, Span
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TraceState
 
     from watchkeep.blame import Blame
+    from watchkeep.emit import Emitter
     from watchkeep.export.model import LogData
 
 
@@ -119,10 +120,18 @@ class Record:
             return False
         self.closed = True
         self.end = now or clock.monotonic()
+        emitter = runtime.emitter()
+        if guard.collecting():
+            emitter.put_off(self.deliver, emitter)
+        else:
+            self.deliver(emitter)
+        return True
+
+    def deliver(self, emitter: Emitter) -> None:
+        """End the span that the app's provider made, and hand the closed record to the emitter."""
         if self.app_span is not None:
             tracing.finish(self)
-        runtime.emitter().put(self)
-        return True
+        emitter.put(self)
 
     def complete(self) -> None:
         """Write the attributes that are only known at the end; called once."""

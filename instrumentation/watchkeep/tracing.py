@@ -207,6 +207,12 @@ def detach(record: Record) -> None:
         context.current.reset(tokens[1])
 
 
+def write(span: trace.Span, attributes: Mapping[str, Any]) -> None:
+    """Put attributes on a span of somebody else's, unless it has ended."""
+    if span.is_recording():
+        span.set_attributes(attributes)
+
+
 def finish(record: Record) -> None:
     """End the span that the app's provider made for a record."""
     guard.run(_finish, record, record.app_span)

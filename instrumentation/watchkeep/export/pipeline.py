@@ -130,6 +130,10 @@ class Pipeline:
             if len(queue) >= batch and self.lanes[signal].open():
                 self._worker.wake()
 
+    def wake(self) -> None:
+        """Let the worker look at once; may be called by a finalizer."""
+        self._worker.wake()
+
     def start(self) -> None:
         """Park the worker and the exit hooks; again is the same as once."""
         if not self.started and not self.closed:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from watchkeep import blame, body, clock, context, names, official_http, runtime, tracing
+from watchkeep import blame, body, clock, context, guard, names, official_http, runtime, tracing
 from watchkeep.hook import Target
 from watchkeep.integrations import Integration, scope
 from watchkeep.llm import LLMCall, message_of
@@ -67,8 +67,13 @@ class Attempt(Record):
 
     def tell_owner(self, found: Blame | None) -> None:
         """Put the outcome on the app's span, which ends before we see it through httpx."""
-        if self.owner is not None and found is not None:
-            self.owner.set_attributes({names.ERROR_TYPE: found[0], names.RESILIENCE_FAULT_ORIGIN: found[1]})
+        if self.owner is None or found is None:
+            return
+        attributes = {names.ERROR_TYPE: found[0], names.RESILIENCE_FAULT_ORIGIN: found[1]}
+        if guard.collecting():
+            runtime.emitter().put_off(tracing.write, self.owner, attributes)
+        else:
+            tracing.write(self.owner, attributes)
 
     def complete(self) -> None:
         """Leave nothing of the call behind."""

@@ -134,6 +134,7 @@ def read_metrics() -> list[MetricData]:
 
 def _show_spans(found: Joined) -> None:
     app.spans_are_ours = found.reader is None and wanted()
+    atexit.register(_drain)  # later than the provider's own hook, hence run before it
 
 
 def _show_metrics(found: Joined) -> None:
@@ -151,7 +152,7 @@ def _show_metrics(found: Joined) -> None:
         guard.guarded(shown.meter),
     )
     shown.begin()
-    atexit.register(_drain)  # later than the provider's own hook, hence run before it
+    atexit.register(_drain)
 
 
 def _drain() -> None:
