@@ -61,9 +61,9 @@ def _health() -> Row:
             number(
                 "Failed calls by blame",
                 "Failed calls in the time shown. provider: call the provider. network: look at DNS, proxy, "
-                "connection. client: it is ours.",
+                "connection. client: it is ours. breaker: rejected at once.",
                 "short",
-                now(increase(_CALLS, shared.FAULT, where=(FAILED,)), legend(shared.FAULT)),
+                *(now(expr, name) for expr, name in shared.failures_by_blame(increase)),
                 steps=bad_above(1),
                 width=8,
                 nothing="none",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dashboards import links, servers, shared
 from dashboards.frame import Board, Row
 from dashboards.panels import Column, ask, bad_above, bad_below, listing, now, number, over_time, rows
-from dashboards.promql import increase, label, legend, level, or_zero, quantile, rate, unequal
+from dashboards.promql import FAILED, increase, label, legend, level, quantile, rate, share, unequal
 from watchkeep import names
 
 _INPUT = names.METRIC_GEN_AI_CLIENT_INFERENCE_USAGE_INPUT_TOKENS
@@ -15,7 +15,7 @@ _SERVICE = label(names.SERVICE_NAME)
 
 
 def _firing(severity: str) -> str:
-    return or_zero(f'count({servers.ALERTS}{{alertstate="firing", severity="{severity}"}})')
+    return f'count({servers.ALERTS}{{alertstate="firing", severity="{severity}"}})'
 
 
 def _wrong() -> Row:
@@ -24,13 +24,15 @@ def _wrong() -> Row:
         (
             number(
                 "Firing alerts",
-                "Alerts that fire now, by severity, of every service. critical: act now. warning: act today. "
-                "The table below names them.",
+                "Alerts that fire now, by severity, of every service. critical: act now. warning: act today. info: good "
+                "to know. The table below names them.",
                 "none",
                 now(_firing("critical"), "critical"),
                 now(_firing("warning"), "warning"),
+                now(_firing("info"), "info"),
                 steps=bad_above(None, 1),
                 width=6,
+                nothing="none",
             ),
             number(
                 "Do alerts reach anybody?",
@@ -46,8 +48,9 @@ def _wrong() -> Row:
                 "Breakers not closed",
                 "Circuit breakers that are open or half-open now, over all instances.",
                 "none",
-                now(or_zero(level(shared.STATUS, where=(_NOT_CLOSED,))), "not closed"),
+                now(level(shared.STATUS, where=(_NOT_CLOSED,)), "not closed"),
                 steps=bad_above(None, 1),
+                nothing="no breaker",
                 links=(links.to(links.RESILIENCE, "Breaker states"),),
             ),
             number(
@@ -55,7 +58,7 @@ def _wrong() -> Row:
                 "Share of logical LLM calls that succeeded, retries folded in, over the time shown. Below 80 % the "
                 "success alert fires.",
                 "percentunit",
-                now(f"1 - {_error_share_in_range()}", "success"),
+                now(f"1 - {share(increase(shared.CALLS, where=(FAILED,)), increase(shared.CALLS))}", "success"),
                 steps=bad_below(0.95, shared.LIMIT_SUCCESS),
                 width=5,
                 nothing="no calls",
@@ -90,12 +93,6 @@ def _wrong() -> Row:
             shared.breaker_timeline(),
         ),
     )
-
-
-def _error_share_in_range() -> str:
-    from dashboards.promql import FAILED, share
-
-    return share(increase(shared.CALLS, where=(FAILED,)), increase(shared.CALLS))
 
 
 def _fault() -> Row:

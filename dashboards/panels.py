@@ -30,7 +30,7 @@ SOURCES = {
 
 # Colours mean the same everywhere.
 OK, WARNING, BAD, NEUTRAL = "green", "orange", "red", "blue"
-BLAME = {"provider": "red", "network": "purple", "client": "yellow", "ok": "green"}
+BLAME = {"provider": "red", "network": "purple", "client": "yellow", "breaker": "orange", "ok": "green"}
 PHASES = {
     "server": "blue",
     "stream": "light-blue",

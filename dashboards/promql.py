@@ -104,8 +104,3 @@ def mean(metric: Metric, *by: str, where: tuple[str, ...] = ()) -> str:
     """Return the mean of a histogram."""
     amount, number = (rate(metric, *by, where=where, part=part) for part in ("sum", "count"))
     return f"{amount} / ({number} > 0)"
-
-
-def or_zero(expr: str) -> str:
-    """Return 0 instead of nothing: for numbers that are good news when nothing is there."""
-    return f"({expr}) or vector(0)"

@@ -11,7 +11,8 @@ SCRAPE_UP = "up"
 PROMETHEUS_RULE_FAILURES = "prometheus_rule_evaluation_failures_total"
 PROMETHEUS_HEAD_SERIES = "prometheus_tsdb_head_series"
 PROMETHEUS_SAMPLES_APPENDED = "prometheus_tsdb_head_samples_appended_total"
-PROMETHEUS_NOTIFICATIONS_SENT = "prometheus_notifications_sent_total"
+PROMETHEUS_TOO_OLD = "prometheus_tsdb_too_old_samples_total"
+PROMETHEUS_NOTIFICATIONS_ERRORS = "prometheus_notifications_errors_total"
 PROMETHEUS_NOTIFICATIONS_DROPPED = "prometheus_notifications_dropped_total"
 
 # Alertmanager
@@ -55,6 +56,9 @@ OTELCOL_UPTIME = "otelcol_process_uptime_seconds_total"
 LOKI_LINES = "loki_distributor_lines_received_total"
 LOKI_DISCARDED = "loki_discarded_samples_total"
 
+# Tempo
+TEMPO_DISCARDED = "tempo_discarded_spans_total"
+
 
 def _names() -> frozenset[str]:
     found: set[str] = set()
@@ -66,7 +70,7 @@ def _names() -> frozenset[str]:
     return frozenset(name for name in found if name.startswith(_PREFIXES))
 
 
-_PREFIXES = ("ALERTS", "up", "prometheus_", "alertmanager_", "otelcol_", "loki_")
+_PREFIXES = ("ALERTS", "up", "prometheus_", "alertmanager_", "otelcol_", "loki_", "tempo_")
 METRICS = _names()
 """Every metric that is the servers' own."""
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from dashboards import links
 from dashboards.panels import BLAME, PHASES, ask, bad_above, over_time, states
-from dashboards.promql import FAILED, SUCCEEDED, equal, label, legend, level, quantile, rate, share
+from dashboards.promql import FAILED, SUCCEEDED, equal, label, legend, level, quantile, rate, share, unequal
 from watchkeep import names
 
 CALLS = names.METRIC_RESILIENCE_CALLS
@@ -62,16 +63,24 @@ def traces_with_error() -> tuple[str, str]:
     return links.search_traces("Its traces in Tempo", query)
 
 
+def failures_by_blame(counted: Callable[..., str]) -> tuple[tuple[str, str], ...]:
+    """Return failed calls by blame, rejections by a breaker apart: expression and legend of each."""
+    rejected = equal(names.ERROR_TYPE, names.CIRCUIT_OPEN)
+    others = (FAILED, unequal(names.ERROR_TYPE, names.CIRCUIT_OPEN))
+    return (counted(CALLS, FAULT, where=others), legend(FAULT)), (counted(CALLS, where=(rejected,)), "breaker")
+
+
 def calls_by_blame(width: int = 12) -> Any:
     """Show every logical call: well, or whose fault."""
     return over_time(
         "Calls, and whose fault the failed ones are",
         "Logical LLM calls per second, each counted once with its retries inside. provider: it answered 408, 409, 429 "
         "or 5xx, or its stream broke. network: DNS, connect, TLS, reset. client: our own side - bad request, full "
-        "pool, open breaker, cancelled. Much yellow: look at Resilience and Pools before you call the provider.",
+        "pool, cancelled. breaker: rejected by an open breaker, whose cause is what failed before. Much yellow: look "
+        "at Pools before you call the provider.",
         "reqps",
         ask(rate(CALLS, where=(SUCCEEDED,)), "ok"),
-        ask(rate(CALLS, FAULT, where=(FAILED,)), legend(FAULT)),
+        *(ask(expr, name) for expr, name in failures_by_blame(rate)),
         width=width,
         stacked=True,
         colours=BLAME,
@@ -84,9 +93,9 @@ def errors_by_blame(width: int = 12) -> Any:
     return over_time(
         "Share of calls that fail, by blame",
         "Failed logical calls / all logical calls. Above 10 % the alert for the error rate fires. Rejections by an "
-        "open breaker count as failures, so the line does not fall because the breaker is open.",
+        "open breaker count as failures, so the height does not fall because the breaker is open.",
         "percentunit",
-        ask(f"{rate(CALLS, FAULT, where=(FAILED,))} / on () group_left () ({rate(CALLS)} > 0)", legend(FAULT)),
+        *(ask(f"{expr} / on () group_left () ({rate(CALLS)} > 0)", name) for expr, name in failures_by_blame(rate)),
         steps=bad_above(None, LIMIT_ERRORS),
         width=width,
         stacked=True,

@@ -9,7 +9,6 @@ from dashboards.promql import (
     FAILED,
     INSTANCE,
     equal,
-    increase,
     label,
     legend,
     level,
@@ -47,6 +46,11 @@ _QUEUES = {
 }
 
 
+def _lost(kind: str) -> str:
+    lost = [_EXPORTED[kind], *([_PROCESSED[kind]] if kind in _PROCESSED else ())]
+    return "sum(" + " or ".join(f"increase({series(metric, FAILED)}[$__range])" for metric in lost) + ")"
+
+
 def _up() -> Row:
     uptime = names.METRIC_PROCESS_UPTIME
     service = label(_SERVICE)
@@ -79,37 +83,25 @@ def _up() -> Row:
             ),
             number(
                 "Telemetry lost by apps",
-                "Spans, log records and metric points that an app could not deliver, in the time shown. They are gone.",
+                "What apps could not deliver, or dropped because their queue was full, in the time shown. It is gone. "
+                "See Not delivered, by reason.",
                 "short",
-                now(
-                    " + ".join(
-                        f"(({increase(metric, where=(FAILED,))}) or vector(0))"
-                        for metric in (*_EXPORTED.values(), *_PROCESSED.values())
-                    ),
-                    "lost",
-                ),
+                *(now(_lost(kind), kind) for kind in _EXPORTED),
                 steps=bad_above(None, 1),
                 width=6,
+                nothing="nothing",
+                links=(links.to(links.SYSTEM, "Not delivered, by reason"),),
             ),
             number(
-                "Telemetry lost on the way",
-                "Spans, log records and metric points that the collector refused or could not hand to a store, in "
-                "the time shown. Refused ones are sent again by the app.",
+                "Refused by the collector",
+                "What the collector refused in the time shown because its memory or a queue is full. Apps keep it and "
+                "try again.",
                 "short",
-                now(
-                    " + ".join(
-                        f"(sum(increase({name}[$__range])) or vector(0))"
-                        for group in (
-                            servers.OTELCOL_REFUSED,
-                            servers.OTELCOL_SEND_FAILED,
-                            servers.OTELCOL_ENQUEUE_FAILED,
-                        )
-                        for name in group.values()
-                    ),
-                    "refused or failed",
-                ),
+                *(now(f"sum(increase({name}[$__range]))", kind) for kind, name in servers.OTELCOL_REFUSED.items()),
                 steps=bad_above(None, 1),
                 width=6,
+                nothing="no collector",
+                links=(links.to(links.SYSTEM, "Queues to the stores"),),
             ),
             over_time(
                 "Uptime",
@@ -331,6 +323,17 @@ def _stores() -> Row:
                 "Log lines that Loki takes in.",
                 "none",
                 ask(f"sum(rate({servers.LOKI_LINES}[$__rate_interval]))", "lines"),
+                width=8,
+            ),
+            over_time(
+                "Refused by the stores",
+                "Log lines that Loki discarded, by reason, and samples that Prometheus found too old, in each step. "
+                "They are lost.",
+                "short",
+                ask(f"sum by (reason) (increase({servers.LOKI_DISCARDED}[$__rate_interval]))", "Loki: {{reason}}"),
+                ask(f"sum(increase({servers.PROMETHEUS_TOO_OLD}[$__rate_interval]))", "Prometheus: too old"),
+                steps=bad_above(None, 1),
+                bars=True,
                 width=8,
             ),
             over_time(
