@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
+
+# A runner behind nohup or & hands down ignored signals, and an ignored signal stays so in every child.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Before anything of the package is loaded: a test that exports says so in a process of its own.
 for _signal in ("TRACES", "METRICS", "LOGS"):
