@@ -8,7 +8,10 @@ from __future__ import annotations
 import json
 import re
 import zlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
+
+from watchkeep.reads import Reads
 
 if TYPE_CHECKING:
     from watchkeep.llm import LLMCall
@@ -18,12 +21,14 @@ MAX_TAIL = 1 << 16  # bytes at the end of an answer in which its usage is looked
 _USAGE = re.compile(rb"""(?<!\\)"usage"\s*:\s*\{""")
 _MODEL = re.compile(rb'(?<!\\)"model"\s*:\s*"([\w.:/@-]{1,200})"')
 _GZIP = b"\x1f\x8b"
+_MOST_ENCODED = 1 << 22  # bytes that are made of an encoded body: the work is a few milliseconds
+_STEP = 1 << 16
 
 
 def read_body(call: LLMCall) -> None:
     """Hand what is in the body of `call` to its reader, as decoded JSON."""
     parts, call.body = call.body, None
-    content = _plain(b"".join(parts or ()))
+    content = plain(parts or ())
     if call.usage is not None or call.read_answer is None:
         return
     if content[:1] in (b"{", b"["):
@@ -51,13 +56,26 @@ def _read_usage(call: LLMCall, content: bytes) -> None:
     call.read_answer(call, {"usage": usage, "model": model[1].decode() if model else None})
 
 
-def _plain(content: bytes) -> bytes:
+def plain(parts: Iterable[bytes]) -> bytes:
+    """Return what a body says, decoded where it is gzip: of a long one its head and its end, as far as it is there."""
+    content = b"".join(parts)
     if content[:2] != _GZIP:
         return content
+    made, decoder = Reads(), zlib.decompressobj(wbits=31)
+    left = _MOST_ENCODED
     try:
-        return zlib.decompressobj(wbits=31).decompress(content, MAX_DECODED)
+        for start in range(0, len(content), _STEP):
+            piece = content[start : start + _STEP]
+            while piece and left > 0:
+                part = decoder.decompress(piece, _STEP)
+                piece = decoder.unconsumed_tail
+                left -= len(part)
+                made.append(part)
+        if left > 0:
+            made.append(decoder.flush())
     except zlib.error:
-        return b""
+        pass  # what came before the fault is good
+    return b"".join(made.kept())
 
 
 def _read_json(call: LLMCall, content: bytes) -> None:

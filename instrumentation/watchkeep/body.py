@@ -12,17 +12,17 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
-from watchkeep import blame, clock, guard, names, operation_logs
+from watchkeep import answer, blame, clock, guard, names, operation_logs
 from watchkeep.blame import Blame
-from watchkeep.content import Reads
 from watchkeep.llm import LLMCall, message_of
+from watchkeep.reads import Reads
 
 LINK = "watchkeep.call"
 """Key in a response's extensions under which its call is found."""
 
 _TAIL = 8  # reads of an event stream that are kept: its end says how it ended and what it cost
-_MAX_PARTS = 4096
 _DONE = b"[DONE]"
+_END = 1024  # bytes at the end of a stream in which it says that it is done
 _ERROR_EVENT = re.compile(rb"""(?:\A|\n)(?:event: ?error\b|data: ?\{\s*"error": ?["{])""")
 _FAILED_EVENT = re.compile(rb"(?:\A|\n)event: ?response\.failed\b")
 _FINAL_EVENT = re.compile(rb"(?:\A|\n)event: ?response\.(?:completed|incomplete)\b")
@@ -33,7 +33,15 @@ _classes: dict[tuple[type, type], type] = {}
 
 def said_failed(parts: Iterable[bytes]) -> bool:
     """Tell whether an event among the last reads says that the call failed."""
-    return any(_ERROR_EVENT.search(part) or _FAILED_EVENT.search(part) for part in list(parts))
+    return any(
+        (b"error" in part and _ERROR_EVENT.search(part)) or (b"failed" in part and _FAILED_EVENT.search(part))
+        for part in list(parts)[-_TAIL:]
+    )
+
+
+def said_done(parts: list[bytes]) -> bool:
+    """Tell whether the last reads say that nothing more comes: a client may close then, before it reads the end."""
+    return bool(parts) and (_DONE in parts[-1][-_END:] or _FINAL_EVENT.search(parts[-1]) is not None)
 
 
 class Watched:
@@ -43,24 +51,39 @@ class Watched:
     stream: Any
     parts: deque[bytes]
     whole: bool
+    encoded: bool
 
-    def start(self, stream: Any, call: LLMCall, whole: bool) -> None:
-        """Watch `stream` for `call`; keep the last reads for parsing, or all of them where the end is not enough."""
+    def start(self, stream: Any, call: LLMCall, whole: bool, encoded: bool) -> None:
+        """Watch `stream` for `call`; keep the last reads for parsing, or what fits where the end is not enough."""
         self.stream = stream
         self.call = call
         self.whole = whole
+        self.encoded = encoded and bool(call.attributes.get(names.GEN_AI_REQUEST_STREAM))
         call.ended_badly = said_failed
-        self.parts = call.tail = Reads() if call.kept is not None else deque(maxlen=_MAX_PARTS if whole else _TAIL)
+        self.parts = call.tail = Reads() if whole else deque(maxlen=_TAIL)
+
+    def kept(self) -> list[bytes]:
+        """Return what is kept of the reads; those of a stream as they were before they were encoded."""
+        parts = self.parts
+        if not isinstance(parts, Reads):
+            return list(parts)
+        if not self.encoded:
+            return parts.kept()
+        self.encoded = False
+        self.parts = Reads()
+        self.parts.append(answer.plain(parts.head if parts.cut else parts.kept()))
+        return self.parts.kept()
 
     def end(self, outcome: str, failed: Blame | None = None, message: str = "") -> None:
         """End the call, and leave to it what is to be parsed."""
         call = self.call
         if call.closed:
             return
-        if failed is None and said_failed(self.parts):
+        parts = self.kept()
+        if failed is None and said_failed(parts):
             outcome, failed, message = "failed", _SAID, "the stream said that the call failed"
         if outcome == "drained" or not self.whole or call.attributes.get(names.GEN_AI_REQUEST_STREAM):
-            call.body = list(self.parts)
+            call.body = parts
         call.end_stream(outcome, failed, message)
 
     def drained(self) -> None:
@@ -83,7 +106,7 @@ class Watched:
         if call.closed:
             return
         error = sys.exc_info()[1]
-        if self.parts and (_DONE in self.parts[-1] or _FINAL_EVENT.search(self.parts[-1])):
+        if said_done(self.kept()):
             self.end("drained")
         elif isinstance(error, GeneratorExit):
             self.end("abandoned")
@@ -181,7 +204,7 @@ def wrap(stream: Any, call: LLMCall, headers: Any) -> Any:
     body: Any = object.__new__(made)
     encoded = headers.get("content-encoding", "identity") != "identity"
     several = names.GEN_AI_REQUEST_CHOICE_COUNT in call.attributes or call.kept is not None
-    body.start(stream, call, whole=encoded or several or "json" in headers.get("content-type", ""))
+    body.start(stream, call, encoded or several or "json" in headers.get("content-type", ""), encoded)
     return body
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import deque
 from typing import Any
 
 from watchkeep import names, runtime
@@ -18,20 +17,6 @@ MAX_MESSAGES = 128  # the last ones; history comes again with every call
 _SHORTEST = 32  # characters to which a text is cut before whole messages are left out
 _MAX_JSON = 1 << 16
 _MARK, _MARK_LENGTH = re.compile(r"\.\.\.\[\d+ characters\]\Z"), 40  # of a text that was cut before
-_READ_BYTES = 1 << 18
-
-
-class Reads(deque[bytes]):
-    """The last reads of a body, as many as fit into what is decoded."""
-
-    size = 0
-
-    def append(self, data: bytes) -> None:
-        """Take one read, and let the oldest go."""
-        self.size += len(data)
-        while self.size > _READ_BYTES and self:
-            self.size -= len(self.popleft())
-        super().append(data)
 
 
 class Kept:

@@ -13,6 +13,7 @@ from watchkeep import blame, body, clock, context, guard, names, official_http, 
 from watchkeep.hook import Target
 from watchkeep.integrations import Integration, scope
 from watchkeep.llm import LLMCall, message_of
+from watchkeep.reads import ends
 from watchkeep.record import Measure, Record, seconds
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def _send_returned(call: LLMCall, response: Any) -> None:
 
 def _take_whole(call: LLMCall, response: Any) -> None:
     content = getattr(response, "_content", None)
-    call.body = [content] if content is not None else None
+    call.body = ends(content) if content is not None else None
     if call.attributes.get(names.GEN_AI_REQUEST_STREAM):
         call.attributes[names.AGENT_RUNTIME_STREAM_OUTCOME] = "drained"
 

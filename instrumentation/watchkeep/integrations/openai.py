@@ -14,6 +14,7 @@ from watchkeep import context, guard, llm, names, operation_logs, runtime, traci
 from watchkeep.hook import Target
 from watchkeep.integrations import Integration, scope
 from watchkeep.llm import EmbeddingsCall, InferenceCall, LLMCall, OtherCall, Usage
+from watchkeep.reads import ends
 
 SCOPE = scope("openai", names.SCHEMA_GEN_AI)
 _POLICY = "openai"
@@ -270,7 +271,7 @@ def _raised(state: tuple[LLMCall, Any], error: BaseException) -> None:
 def _keep_unparsed(call: LLMCall) -> None:
     response, call.content = call.content, None
     if response is not None and not call.facts and "json" in response.headers.get("content-type", ""):
-        call.body = [response.content]
+        call.body = ends(response.content)
 
 
 # -- the wait before a retry -------------------------------------------------------------------------------
