@@ -24,8 +24,8 @@ def _wrong() -> Row:
         (
             number(
                 "Firing alerts",
-                "Alerts that fire now, by severity, of every service. critical: act now. warning: act today. info: good "
-                "to know. The table below names them.",
+                "Alerts that fire now, by severity, of every service. critical: act now. warning: act today. "
+                "info: good to know. The table below names them.",
                 "none",
                 now(_firing("critical"), "critical"),
                 now(_firing("warning"), "warning"),

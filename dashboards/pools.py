@@ -147,7 +147,11 @@ def _connections() -> Row:
                 "95 of 100 requests hold their connection shorter than this. Long streams hold one all the time: "
                 "the limit must be above the number of streams at once.",
                 "s",
-                ask(quantile(0.95, names.METRIC_RESILIENCE_POOL_CONNECTION_USE_TIME, _POOL), legend(_POOL)),
+                ask(
+                    quantile(0.95, names.METRIC_RESILIENCE_POOL_CONNECTION_USE_TIME, _POOL),
+                    legend(_POOL),
+                    exemplars=True,
+                ),
                 steps=bad_above(30, 120),
                 width=8,
             ),

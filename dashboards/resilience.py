@@ -114,7 +114,11 @@ def _breakers() -> Row:
                 "How long breakers stayed open before they probed: p50 and p95 of those that have ended.",
                 "s",
                 *(
-                    ask(quantile(part, _OPEN_TIME, _BREAKER, over="$__range"), f"{legend(_BREAKER)} p{part * 100:.0f}")
+                    ask(
+                        quantile(part, _OPEN_TIME, _BREAKER, over="$__range"),
+                        f"{legend(_BREAKER)} p{part * 100:.0f}",
+                        exemplars=True,
+                    )
                     for part in (0.5, 0.95)
                 ),
                 steps=bad_above(60, 300),

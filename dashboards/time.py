@@ -103,7 +103,7 @@ def _ledger() -> Row:
             ),
             over_time(
                 "Slow phases by model",
-                "Seconds per second in server, stream and back-off, by model: whose model is it?",
+                "Seconds per second in server, stream and back-off, by model: the line that grows is the slow one.",
                 "s",
                 ask(
                     rate(
@@ -204,7 +204,11 @@ def _waits() -> Row:
                 "pybreaker holds a lock while a call runs: calls of other threads wait for it. A long wait means "
                 "calls run one after the other.",
                 "s",
-                ask(quantile(0.95, names.METRIC_RESILIENCE_CIRCUIT_BREAKER_LOCK_WAIT_TIME, breaker), legend(breaker)),
+                ask(
+                    quantile(0.95, names.METRIC_RESILIENCE_CIRCUIT_BREAKER_LOCK_WAIT_TIME, breaker),
+                    legend(breaker),
+                    exemplars=True,
+                ),
                 steps=bad_above(0.1, 1),
                 width=8,
             ),
