@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+PYTHON_FOLDERS := instrumentation dashboards tests examples scripts
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint generate lock bench clean
@@ -22,17 +23,17 @@ demo: $(READY) ## see a multi-agent app retry, wait, fail and recover, in this t
 test: $(READY) ## set up what is missing and pass the tests
 	$(BIN)/python scripts/envs.py
 	$(BIN)/python scripts/generate.py --check
-	$(BIN)/ruff check instrumentation tests examples scripts
+	$(BIN)/ruff check $(PYTHON_FOLDERS)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
 check: $(READY) ## what is generated is fresh, style and types hold
 	$(BIN)/python scripts/generate.py --check
-	$(BIN)/ruff check instrumentation tests examples scripts
+	$(BIN)/ruff check $(PYTHON_FOLDERS)
 	$(BIN)/mypy
 
 lint: $(READY) ## style only
-	$(BIN)/ruff check instrumentation tests examples scripts
+	$(BIN)/ruff check $(PYTHON_FOLDERS)
 
 generate: $(READY) ## write what is generated: triggers, docs/signals.md, docs/settings.md, .env.example
 	$(BIN)/python scripts/generate.py
