@@ -665,7 +665,7 @@ METRIC_RESILIENCE_CIRCUIT_BREAKER_OPEN_DURATION = _histogram(
 METRIC_RESILIENCE_POOL_CONNECTION_COUNT = _updowncounter(
     "resilience.pool.connection.count",
     "{connection}",
-    "Connections of the pool, by state.",
+    "Connections of the pool, by state and health.",
     RESILIENCE_POOL_NAME,
     RESILIENCE_POOL_CONNECTION_STATE,
     RESILIENCE_POOL_CONNECTION_HEALTH,
@@ -721,7 +721,7 @@ METRIC_RESILIENCE_POOL_CONNECTION_USE_TIME = _histogram(
 METRIC_RESILIENCE_POOL_CONNECTION_EVICTIONS = _counter(
     "resilience.pool.connection.evictions",
     "{connection}",
-    "Connections the pool closed, by reason.",
+    "Connections the pool gave up, by reason.",
     RESILIENCE_POOL_NAME,
     RESILIENCE_POOL_EVICTION_REASON,
 )

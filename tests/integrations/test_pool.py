@@ -36,7 +36,29 @@ def exhausted(server):
             other.join()
 
 
-EXERCISES = (ordinary, exhausted)
+def given_up(server):
+    """Connections that end in every way: dropped, cut, expired, surplus, and refused once the server is gone."""
+    limits = ({}, {"keepalive_expiry": 0.0}, {"max_keepalive_connections": 0})
+    server.plan(["ok", "drop", "cut", "ok"] * len(limits) * 2)
+    seen = []
+    for stack in (httpx, httpx2):
+        seen += [_answers(stack, server, 4, stack.Limits(**limit)) for limit in limits]
+    server.stop()
+    return [*seen, _answers(httpx, server, 2), _answers(httpx2, server, 2)]
+
+
+def _answers(stack, server, count, limits=None):
+    found = []
+    with stack.Client(limits=limits or stack.Limits(), trust_env=False) as client:
+        for _ in range(count):
+            try:
+                found.append(client.get(f"{server.base_url}/models").status_code)
+            except stack.TransportError as error:
+                found.append(repr(error))
+    return found
+
+
+EXERCISES = (ordinary, exhausted, given_up)
 
 
 def test_a_checkout_says_whether_its_connection_was_reused(watchkeep_capture, llm_server):
