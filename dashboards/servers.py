@@ -75,6 +75,10 @@ METRICS = _names()
 """Every metric that is the servers' own."""
 
 LABELS = frozenset(
-    ("alertname", "alertstate", "severity", "job", "instance", "exporter", "receiver", "integration", "reason", "state")
+    (
+        *("alertname", "alertstate", "severity", "service_name", "deployment_environment_name"),  # of ALERTS
+        *("job", "instance", "rule_group", "integration", "reason", "state"),
+        *("receiver", "exporter", "data_type", "transport"),  # the collector's
+    )
 )
 """Every label that is the servers' own."""
