@@ -61,6 +61,7 @@ class LLMCall(Record):
         "ended_badly",
         "facts",
         "failure",
+        "figures",
         "finish_reasons",
         "injected",
         "inside",
@@ -117,7 +118,8 @@ class LLMCall(Record):
         self.tail: Any = ()  # the last reads of the body
         self.ended_badly: Callable[[Any], bool] = bool  # tells from them whether an SDK left a failed stream open
         self.stamps: list[int] = []  # of the body: asked, arrived, asked, ...
-        self.reading = Reading(runtime.config().chunk_metrics == "all")
+        self.reading: Reading | None = None  # sums of what was stamped, from the first asking on
+        self.figures: Reading | None = None  # the same, once the body ended
         self.logical: Logical | None = None
         self.owner: Any = None  # the span of another instrumentation that stands for this call
 
@@ -179,7 +181,8 @@ class LLMCall(Record):
 
     def ask(self) -> None:
         """The body begins to be read, or another iterator goes on reading it."""
-        if not self.stamps and not self.reading.chunks:
+        if self.reading is None:
+            self.reading = Reading(runtime.config().chunk_metrics == "all")
             self.stamps.append(self.ledger.enter("stream"))
         elif len(self.stamps) % 2 == 0:
             self.stamps.append(clock.monotonic())
@@ -189,6 +192,14 @@ class LLMCall(Record):
         self.streamed = True
         self.ledger.enter("consumer")
         open_streams[id(self)] = self
+
+    def fold(self) -> None:
+        """Sum up what a long stream has stamped so far, while its reader goes on and may end it."""
+        stamps = self.stamps
+        done = len(stamps) // 2 * 2
+        if self.reading is not None:
+            self.reading = self.reading.after(stamps[:done])
+            del stamps[:done]
 
     # -- the end -------------------------------------------------------------------------------------
 
@@ -226,7 +237,7 @@ class LLMCall(Record):
             self._finish()
 
     def _finish(self) -> None:
-        if self.stamps or self.reading.chunks:
+        if self.reading is not None:
             guard.run(self._settle)
         now = self.ledger.stop()
         logical = self.logical
@@ -254,8 +265,8 @@ class LLMCall(Record):
             ]
         if self.usage is not None:
             _write_usage(attributes, self.usage)
-        if self.reading.chunks and attributes.get(names.GEN_AI_REQUEST_STREAM):
-            self._write_chunks(attributes, self.reading)
+        if self.figures is not None and self.figures.chunks and attributes.get(names.GEN_AI_REQUEST_STREAM):
+            self._write_chunks(attributes, self.figures)
         if self.kept is not None and runtime.config().content_on_spans:
             guard.run(self._write_content, self.kept)
         super().complete()
@@ -287,10 +298,13 @@ class LLMCall(Record):
 
     def _settle(self) -> None:
         # The ledger left the call when its body was first asked for data; the stamps tell the rest.
-        reading, ledger, stamps = self.reading, self.ledger, self.stamps
+        stamps = self.stamps.copy()  # first: what is folded from here on is then found in both, and left out once
+        if self.reading is None:
+            return
+        self.figures = reading = self.reading.after(stamps)
+        ledger = self.ledger
         ledger.mark = stamps[-1] if stamps else reading.last
         ledger.phase = "stream" if len(stamps) % 2 else "consumer"
-        reading.take(stamps)
         ledger.add("stream", reading.stream)
         ledger.add("consumer", reading.consumer)
 
@@ -327,7 +341,7 @@ def sweep(max_age: float) -> None:
         elif now - max(call.ledger.mark, stamps[-1] if stamps else 0) > max_age * 1e9:
             call.end_stream("abandoned")
         elif len(stamps) > FOLD_ABOVE:
-            call.reading.fold(stamps)
+            call.fold()
 
 
 def enter(call: LLMCall) -> Any:
@@ -390,7 +404,7 @@ def _stream_ended(call: LLMCall) -> float | None:
 
 
 def _gaps(call: LLMCall) -> list[float] | None:
-    gaps = call.reading.gaps
+    gaps = call.figures.gaps if call.figures is not None else None
     return [gap / 1e9 for gap in gaps] if gaps and names.GEN_AI_REQUEST_STREAM in call.attributes else None
 
 

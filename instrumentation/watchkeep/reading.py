@@ -14,11 +14,13 @@ FOLD_ABOVE = 20_000  # stamps that an open stream may hold before they are summe
 class Reading:
     """Sums of a stream's stamps, in nanoseconds: waiting for data, held by the consumer, gaps between arrivals."""
 
-    __slots__ = ("chunks", "consumer", "first", "gap_max", "gaps", "last", "stream")
+    __slots__ = ("begun", "chunks", "consumer", "first", "gap_max", "gaps", "last", "stream", "taken")
 
     def __init__(self, keep_gaps: bool = False) -> None:
         self.chunks = self.consumer = self.first = self.gap_max = self.last = self.stream = 0
         self.gaps: list[int] | None = [] if keep_gaps else None
+        self.begun: int | None = None  # the first of the stamps that were summed up last
+        self.taken = 0  # how many those were
 
     def take(self, stamps: list[int]) -> None:
         """Sum up stamps that begin with an asking; an odd number ends with one that was not answered."""
@@ -39,8 +41,20 @@ class Reading:
         self.first = self.first or arrived[0]
         self.last = arrived[-1]
 
-    def fold(self, stamps: list[int]) -> None:
-        """Sum up what a long stream has stamped so far; its reader goes on appending meanwhile."""
-        done = len(stamps) // 2 * 2
-        self.take(stamps[:done])
-        del stamps[:done]
+    def after(self, stamps: list[int]) -> Reading:
+        """Return new sums that hold these stamps, too; those that were summed up last may still be among them.
+
+        New ones, because the thread that folds a long stream and one that ends it may both do this at once.
+        """
+        if self.taken and stamps and stamps[0] is self.begun:  # the very object: another stamp may be as late
+            stamps = stamps[self.taken :]
+        made = Reading()
+        if self.chunks:
+            made.chunks, made.consumer, made.stream = self.chunks, self.consumer, self.stream
+            made.first, made.last, made.gap_max = self.first, self.last, self.gap_max
+        if self.gaps is not None:
+            made.gaps = self.gaps.copy()
+        if stamps:
+            made.begun, made.taken = stamps[0], len(stamps)
+            made.take(stamps)
+        return made
