@@ -56,7 +56,30 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--endpoint", metavar="URL", help="the OTLP end point; http://127.0.0.1:4318 by default")
     _verb(verbs, "config", _config, "show every setting, its value and where it came from")
     _verb(verbs, "doctor", _doctor, "check what will be seen and what stands in the way")
+    _stack_actions(_verb(verbs, "stack", _stack, "start and stop the bundled servers"))
     return parser
+
+
+def _stack_actions(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(title="actions", dest="action", required=True, metavar="ACTION")
+    texts = {
+        "up": "start the servers and wait until all are ready",
+        "down": "stop them; what they kept stays",
+        "status": "show each server, and whether alerts reach anybody",
+        "logs": "show what the servers wrote",
+        "build": "build the programs that are not on PATH, without a start",
+    }
+    made = {
+        name: actions.add_parser(name, help=text, description=text.capitalize() + ".") for name, text in texts.items()
+    }
+    for each in made.values():
+        each.add_argument("--native", action="store_true", help="processes, even where a Docker engine answers")
+    made["up"].add_argument("--foreground", action="store_true", help="stay, as processes, until Ctrl-C")
+    made["up"].add_argument("--without", action="append", default=[], metavar="SERVER", help="leave one out")
+    made["logs"].add_argument("server", nargs="?", help="one server only")
+    made["logs"].add_argument("-f", "--follow", action="store_true", help="go on with what is written from now on")
+    made["logs"].add_argument("-n", "--lines", type=int, default=100, metavar="N", help="of each server; 100")
+    made["build"].add_argument("programs", nargs="*", metavar="PROGRAM", help="all that the servers need, by default")
 
 
 def _verb(
@@ -100,3 +123,9 @@ def _doctor(_: argparse.Namespace) -> int:
     report = doctor.examine()
     print("\n".join(report.lines))
     return 1 if report.todo else 0
+
+
+def _stack(options: argparse.Namespace) -> int:
+    from watchkeep.stack import command
+
+    return command.run(options)

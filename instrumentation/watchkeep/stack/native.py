@@ -19,6 +19,7 @@ import re
 import signal
 import socket
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -82,10 +83,11 @@ class Native:
             extras=tuple(_extras(self._environ)),
         )
         self.state = states.State(Process.of(os.getpid()), ports=dict(self._place.ports))
-        self.state.absent.update(dict.fromkeys(without, "left out"))
+        self.state.absent.update({name: f"{name} is left out (--without)" for name in without})
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._staged = False
         self._lock: IO[str] | None = None
+        self.cancelled = threading.Event()  # ends a start that still waits
 
     # What others ask
 
@@ -316,6 +318,8 @@ class Native:
                     waiting.remove(name)
                     self._note(name, states.READY)
                     self._say(f"{name} is ready after {time.monotonic() - begun:.1f} s")
+            if self.cancelled.is_set():
+                raise StackError("stopped before all servers were ready")
             if waiting and time.monotonic() - begun > seconds:
                 raise StackError(
                     f"{waiting[0]} is not ready after {seconds:.0f} s: {self.last_words(waiting[0])}; its log is "

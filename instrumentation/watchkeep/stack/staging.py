@@ -32,7 +32,7 @@ def stage(place: Place, environ: Mapping[str, str]) -> None:
         _copy(layout.files(), place.etc)
         _overrides(place, environ)
         _secrets(place, environ)
-        _password(place)
+        password(place)
     except shutil.Error as error:
         raise StackError(f"{place.etc} cannot be written ({error}); free it and try again") from None
     except OSError as error:
@@ -86,7 +86,7 @@ def _secrets(place: Place, environ: Mapping[str, str]) -> None:
             write_private(folder / name.removeprefix("WATCHKEEP_").lower(), value)
 
 
-def _password(place: Place) -> None:
+def password(place: Place) -> None:
     """Make Grafana's password at the first start; there is no default one."""
     file = password_file(place)
     if not file.exists():
