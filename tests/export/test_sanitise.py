@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 import pytest
 
+from support.secret_shapes import ORDINARY, SECRET_PARTS, SECRETS, TOKEN
 from watchkeep.export import mask, sanitise
 from watchkeep.export.encode import encode_spans
 from watchkeep.export.mask import telling
@@ -229,66 +230,6 @@ def test_a_secret_on_the_cut_is_masked_whole():
     assert "abc123def" not in clean_text("x" * 8170 + " sk-proj-abc123def456ghi789jkl012 " + "y" * 100)
 
 
-TOKEN = "abc123def456ghi789jkl012mno345pqr678"
-SECRETS = {
-    "openai": f"sk-proj-{TOKEN}",
-    "anthropic": f"sk-ant-api03-{TOKEN}",
-    "stripe": f"sk_live_{TOKEN}",
-    "aws id": "AKIAIOSFODNN7EXAMPLE",
-    "aws secret": "aws_secret_access_key=wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
-    "github": f"ghp_{TOKEN}",
-    "github fine": f"github_pat_{TOKEN}",
-    "gitlab": "glpat-abcdefghij0123456789",
-    "slack": "xoxb-123456789012-abcdefABCDEF",
-    "slack hook": "https://hooks.slack.com/services/T000/B000/abcdef123456",
-    "google": "AIzaSyA1234567890abcdefghijklmnopqrstu",
-    "google oauth": f"ya29.{TOKEN}",
-    "hugging face": f"hf_{TOKEN}",
-    "groq": f"gsk_{TOKEN}",
-    "xai": f"xai-{TOKEN}",
-    "perplexity": f"pplx-{TOKEN}",
-    "langsmith": f"lsv2_pt_{TOKEN}",
-    "databricks": "dapi0123456789abcdef0123456789abcdef",
-    "npm": f"npm_{TOKEN}",
-    "pypi": f"pypi-{TOKEN}",
-    "sendgrid": "SG.abcdefghijklmnopqrstuv.abcdefghijklmnopqrstuvwxyz",
-    "bearer": f"Authorization: Bearer {TOKEN}",
-    "bearer lower": f"authorization: bearer {TOKEN}",
-    "basic": "Basic dXNlcjpwYXNzd29yZA==",
-    "user info": "https://user:hunter2secret@example.com/x",
-    "database url": "postgresql://app:hunter2secret@db:5432/x",
-    "query key": f"https://example.com/v1beta/models/x:generateContent?key={TOKEN}",
-    "query api_key": f"https://example.com/?x=1&api_key={TOKEN}",
-    "query token": f"https://example.com/?token={TOKEN}",
-    "query sig": "https://acc.blob.core.windows.net/c?sv=1&sig=abc%2Fdefghij%3D",
-    "amz signature": f"https://b.s3.amazonaws.com/k?X-Amz-Signature={TOKEN}",
-    "jwt": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.SflKxwRJSMeKKF2QT4",
-    "pem": "-----BEGIN RSA PRIVATE KEY-----\nMIIEabcdef\nhunter2secret\n-----END RSA PRIVATE KEY-----",
-    "pem open": "-----BEGIN PRIVATE KEY-----\nhunter2secret",
-    "ssh": "-----BEGIN OPENSSH PRIVATE KEY-----\nhunter2secret\n-----END OPENSSH PRIVATE KEY-----",
-    "json": '{"api_key": "hunter2secret", "model": "m"}',
-    "escaped json": '{\\"api_key\\": \\"hunter2secret\\"}',
-    "single quotes": "{'password': 'hunter2secret'}",
-    "form": "grant_type=x&client_secret=hunter2secret",
-    "percent": "api_key%3Dhunter2secret",
-    "upper": "API_KEY=hunter2secret",
-    "connection string": "Server=x;AccountKey=hunter2secret==;",
-    "cookie": "Cookie: sid=hunter2secret",
-    "session": "session_id=hunter2secret",
-    "azure header": "Ocp-Apim-Subscription-Key: hunter2secret",
-}
-SECRET_PARTS = (
-    TOKEN,
-    "hunter2secret",
-    "IOSFODNN7",
-    "wJalrXUtn",
-    "dXNlcjpwYXNz",
-    "SflKxwRJ",
-    "abcdefABCDEF",
-    "abcdef123456",
-)
-
-
 @pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
 @pytest.mark.parametrize("around", ["{}", "calling {} failed", "({})", "line\n{}\nline"])
 def test_a_secret_is_masked_wherever_it_stands_in_text(secret, around):
@@ -330,29 +271,6 @@ def test_text_beside_a_telling_key_is_masked_whatever_its_shape(key):
 def test_ordinary_keys_are_not_telling(key):
     """Names that merely look alike keep their values."""
     assert not telling(key)
-
-
-ORDINARY = [
-    "gpt-4o-2024-08-06",
-    "chatcmpl-9zXQyR3kT1aBcDeFgHiJkLmNoPqRs",
-    "resp_0a1b2c3d4e5f60718293a4b5c6d7e8f9",
-    "4bf92f3577b34da6a3ce929d0e0e4736",
-    "b1946ac92492d2347c6235b4d2611184 README.md",
-    "commit 58a88bf0c1d2e3f4a5b6c7d8e9f0a1b2c3d4e5f6",
-    "task-1234567890 is done, risk-based approach 2024",
-    "max_tokens=100, temperature=0.7, token usage: 12 of 34",
-    "https://api.openai.com/v1/chat/completions?limit=10&order=desc",
-    "basic understanding of keys; a bearer of news, 12:34:56",
-    "KeyError: 'model' in line 12",
-    "expected token: ',' but found ':'",
-    'the key "name" is missing from {"key": "value", "id": 7}',
-    "password: required",
-    "2026-01-02T03:04:05.678Z INFO worker-7 took 12.5 ms (queue=3)",
-    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ",
-    "SELECT * FROM keys WHERE user = 5 AND kind = 'token'",
-    "mailto:someone@example.com",
-    "550e8400-e29b-41d4-a716-446655440000",
-]
 
 
 @pytest.mark.parametrize("text", ORDINARY)
