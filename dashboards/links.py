@@ -52,9 +52,11 @@ def to_run() -> tuple[str, str]:
     return "This run", f"/d/{RUN}?${{__url_time_range}}&var-correlation=${{__value.raw:percentencode}}"
 
 
-def to_trace() -> tuple[str, str]:
-    """Link to the trace whose id was clicked, in One run."""
-    return "This trace", f"/d/{RUN}?{KEPT}&var-trace=${{__value.raw:percentencode}}"
+def to_trace(*kept: str, of_span: bool = False) -> tuple[str, str]:
+    """Link to the trace whose id was clicked, or that of the span, in One run; with these variables kept."""
+    trace = "${__data.fields.traceIdHidden}" if of_span else "${__value.raw:percentencode}"
+    others = "".join(f"&${{{name}:queryparam}}" for name in kept)
+    return "The trace", f"/d/{RUN}?${{__url_time_range}}{others}&var-trace={trace}"
 
 
 def search_traces(title: str, query: str) -> tuple[str, str]:

@@ -12,7 +12,7 @@ EVENT_NAME = "event_name"
 LEVEL = "detected_level"
 """Loki's own: the level of a line."""
 
-CHOSEN = f'{{{label(names.SERVICE_NAME)}=~"$service"}}'
+CHOSEN = f'{{{label(names.SERVICE_NAME)}=~"$service", {label(names.DEPLOYMENT_ENVIRONMENT_NAME)}=~"$environment"}}'
 INSTANCE = f'| {label(names.SERVICE_INSTANCE_ID)}=~"$instance"'
 # An ID left empty chooses every run; the beginning of an ID is enough.
 OF_RUN = f'| {label(names.AGENT_RUNTIME_CORRELATION_ID)}=~"$correlation.*" | {label(names.SESSION_ID)}=~"$session.*"'

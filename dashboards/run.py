@@ -25,6 +25,7 @@ _CORRELATION, _SESSION = names.AGENT_RUNTIME_CORRELATION_ID, names.SESSION_ID
 _ERROR, _FAULT = names.ERROR_TYPE, names.RESILIENCE_FAULT_ORIGIN
 _OF_SERVICE = f'resource.{names.SERVICE_NAME} =~ "$service"'
 _RUN = f'{_OF_SERVICE} && span.{_CORRELATION} =~ "$correlation.*"'
+_KEPT = (ENVIRONMENT, SERVICE, "correlation", "session")
 _OPERATION, _MODEL = names.GEN_AI_OPERATION_NAME, names.GEN_AI_REQUEST_MODEL
 
 
@@ -87,11 +88,11 @@ def _traces() -> Row:
                 "Every trace of this run, the newest first. Click one to see it below. Needs Tempo.",
                 traces(f"{{ {_RUN} }}"),
                 columns={
-                    "traceID": Column("Trace", link=links.to_trace()),
-                    "startTime": Column("Start"),
-                    "traceService": Column("Service"),
-                    "traceName": Column("First span"),
-                    "traceDuration": Column("Duration", "ms"),
+                    "Trace ID": Column("Trace", link=links.to_trace(*_KEPT)),
+                    "Start time": Column("Start"),
+                    "Service": Column("Service"),
+                    "Name": Column("First span"),
+                    "Duration": Column("Duration", "ms"),
                 },
                 hidden=("nested",),
                 nothing="No trace: widen the time or check the ID",
@@ -101,11 +102,11 @@ def _traces() -> Row:
                 "Every trace of this session: all its runs. Give a session ID above. Needs Tempo.",
                 traces(f'{{ {_OF_SERVICE} && span.{_SESSION} =~ "$session.+" }}'),
                 columns={
-                    "traceID": Column("Trace", link=links.to_trace()),
-                    "startTime": Column("Start"),
-                    "traceService": Column("Service"),
-                    "traceName": Column("First span"),
-                    "traceDuration": Column("Duration", "ms"),
+                    "Trace ID": Column("Trace", link=links.to_trace(*_KEPT)),
+                    "Start time": Column("Start"),
+                    "Service": Column("Service"),
+                    "Name": Column("First span"),
+                    "Duration": Column("Duration", "ms"),
                 },
                 hidden=("nested",),
                 nothing="No session of this ID",
@@ -115,17 +116,18 @@ def _traces() -> Row:
                 "Each LLM call: model, tokens, how long, and whose fault when it failed. Needs Tempo.",
                 traces(f"{{ {_RUN} && span.{_OPERATION} != nil }} | select({shown})", spans=True, limit=100),
                 columns={
-                    "traceIdHidden": Column("Trace", link=links.to_trace()),
-                    "time": Column("Time"),
-                    "name": Column("Call"),
+                    "Span ID": Column("Span", link=links.to_trace(*_KEPT, of_span=True)),
+                    "Start time": Column("Start"),
+                    "Name": Column("Call"),
                     _MODEL: Column("Model"),
                     usage[0]: Column("Tokens in", "short"),
                     usage[1]: Column("Tokens out", "short"),
                     _ERROR: Column("Error"),
                     _FAULT: Column("Blame"),
-                    "duration": Column("Duration", "ns"),
+                    "Duration": Column("Duration", "ns"),
                 },
                 width=24,
+                hidden=("traceIdHidden", "Trace Service", "Trace Name"),
                 nothing="No LLM call of this run",
             ),
             waterfall(
@@ -155,7 +157,7 @@ def _logs() -> Row:
                     label(names.RESILIENCE_RETRY_DELAY): Column("Wait", "s"),
                     label(_ERROR): Column("Error"),
                     label(names.EXCEPTION_TYPE): Column("Exception"),
-                    "trace_id": Column("Trace", link=links.to_trace()),
+                    "trace_id": Column("Trace", link=links.to_trace(*_KEPT)),
                 },
                 from_labels=True,
                 width=24,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dashboards import links, shared
-from dashboards.frame import Board, Row
+from dashboards.frame import ENVIRONMENT, SERVICE, Board, Row
 from dashboards.panels import PHASES, Column, ask, bad_above, bar, listing, now, number, over_time, traces
 from dashboards.promql import (
     FAILED,
@@ -170,15 +170,16 @@ def _retries() -> Row:
                 "took. Needs Tempo.",
                 traces(f"{recovered} | {shown}", spans=True),
                 columns={
-                    "traceIdHidden": Column("Trace", link=links.to_trace()),
-                    "time": Column("Time"),
-                    "traceService": Column("Service"),
-                    "name": Column("Call"),
+                    "Span ID": Column("Span", link=links.to_trace(ENVIRONMENT, SERVICE, of_span=True)),
+                    "Start time": Column("Start"),
+                    "Trace Service": Column("Service"),
+                    "Name": Column("Call"),
                     names.GEN_AI_REQUEST_MODEL: Column("Model"),
                     f"{names.RESILIENCE_CALL_TIME}.backoff": Column("Back-off", "s"),
-                    "duration": Column("Duration", "ns"),
+                    "Duration": Column("Duration", "ns"),
                 },
                 width=24,
+                hidden=("traceIdHidden", "Trace Name"),
                 nothing="No call recovered by a retry",
             ),
         ),
