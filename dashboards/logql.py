@@ -9,6 +9,15 @@ from watchkeep.names import Event
 EVENT_NAME = "event_name"
 """The label under which the collector keeps a record's EventName, which Loki would drop."""
 
+_TOLD_OF_EVENTS = (
+    names.RESILIENCE_CIRCUIT_BREAKER_NAME,
+    names.RESILIENCE_CIRCUIT_BREAKER_STATE,
+    names.RESILIENCE_POOL_NAME,
+    names.RESILIENCE_POLICY_NAME,
+    names.ERROR_TYPE,
+    names.EXCEPTION_TYPE,
+)
+
 LEVEL = "detected_level"
 """Loki's own: the level of a line."""
 
@@ -33,6 +42,12 @@ def run_events(*chosen: Event) -> str:
 def run_lines() -> str:
     """Return every line of one run."""
     return f"{CHOSEN} {OF_RUN}"
+
+
+def readable(expr: str) -> str:
+    """Return lines with a text of their own for events, whose body is empty."""
+    told = " ".join(f"{{{{ .{each} }}}}" for each in (EVENT_NAME, *map(label, _TOLD_OF_EVENTS)))
+    return f"{expr} | line_format `{{{{ if __line__ }}}}{{{{ __line__ }}}}{{{{ else }}}}event {told}{{{{ end }}}}`"
 
 
 def per_interval(expr: str, *by: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dashboards import links, servers, shared
 from dashboards.frame import Board, Row
 from dashboards.panels import Column, ask, bad_above, bad_below, listing, now, number, over_time, rows
-from dashboards.promql import FAILED, increase, label, legend, level, quantile, rate, share, unequal
+from dashboards.promql import increase, label, legend, level, quantile, rate, unequal
 from watchkeep import names
 
 _INPUT = names.METRIC_GEN_AI_CLIENT_INFERENCE_USAGE_INPUT_TOKENS
@@ -58,7 +58,7 @@ def _wrong() -> Row:
                 "Share of logical LLM calls that succeeded, retries folded in, over the time shown. Below 80 % the "
                 "success alert fires.",
                 "percentunit",
-                now(f"1 - {share(increase(shared.CALLS, where=(FAILED,)), increase(shared.CALLS))}", "success"),
+                now(shared.success_share(counted=increase), "success"),
                 steps=bad_below(0.95, shared.LIMIT_SUCCESS),
                 width=5,
                 nothing="no calls",
@@ -130,16 +130,16 @@ def _cost() -> Row:
             ),
             listing(
                 "Services",
-                "Each service now: calls per second, share that succeeds, p95, retries per call, breakers not closed. "
-                "Click a name to look closer.",
-                rows(rate(shared.CALLS, names.SERVICE_NAME)),
-                rows(shared.success_share(names.SERVICE_NAME)),
-                rows(quantile(0.95, shared.DURATION, names.SERVICE_NAME)),
-                rows(shared.retries_per_call(names.SERVICE_NAME)),
+                "Each service in the time shown: calls, share that succeeded, p95, retries per call; and how many "
+                "breakers are not closed now. Click a name to look closer.",
+                rows(increase(shared.CALLS, names.SERVICE_NAME)),
+                rows(shared.success_share(names.SERVICE_NAME, counted=increase)),
+                rows(quantile(0.95, shared.DURATION, names.SERVICE_NAME, over="$__range")),
+                rows(shared.retries_per_call(names.SERVICE_NAME, counted=increase)),
                 rows(level(shared.STATUS, names.SERVICE_NAME, where=(_NOT_CLOSED,))),
                 columns={
                     _SERVICE: Column("Service", link=links.to_row_service(links.LLM)),
-                    "Value #A": Column("Calls/s", "reqps"),
+                    "Value #A": Column("Calls", "short"),
                     "Value #B": Column("Success", "percentunit", bad_below(0.95, shared.LIMIT_SUCCESS)),
                     "Value #C": Column("p95", "s", bad_above(shared.LIMIT_SECONDS / 2, shared.LIMIT_SECONDS)),
                     "Value #D": Column("Retries/call", "none", bad_above(None, shared.LIMIT_RETRIES)),

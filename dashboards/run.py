@@ -166,7 +166,7 @@ def _logs() -> Row:
             log_lines(
                 "Logs",
                 "Every line of the run, the app's own and Watchkeep's. Open one for its trace.",
-                lines(logql.run_lines(), limit=1000),
+                lines(logql.readable(logql.run_lines()), limit=1000),
                 height=14,
             ),
         ),

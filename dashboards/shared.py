@@ -20,23 +20,21 @@ STATES = {"0": ("closed", "green"), "1": ("half-open", "orange"), "2": ("open", 
 SERVICE, MODEL = names.SERVICE_NAME, names.GEN_AI_REQUEST_MODEL
 BREAKER = names.RESILIENCE_CIRCUIT_BREAKER_NAME
 FAULT = names.RESILIENCE_FAULT_ORIGIN
+Counted = Callable[..., str]
+"""rate, increase or per_interval."""
+
 LIMIT_ERRORS, LIMIT_SUCCESS, LIMIT_SECONDS, LIMIT_RETRIES = 0.10, 0.80, 10.0, 0.20
 """Where the alerts of the same names fire as delivered; a service may override them."""
 
 
-def error_share(*by: str) -> str:
-    """Return failed calls / calls."""
-    return share(rate(CALLS, *by, where=(FAILED,)), rate(CALLS, *by))
-
-
-def success_share(*by: str) -> str:
+def success_share(*by: str, counted: Counted = rate) -> str:
     """Return calls that succeeded / calls."""
-    return share(rate(CALLS, *by, where=(SUCCEEDED,)), rate(CALLS, *by))
+    return share(counted(CALLS, *by, where=(SUCCEEDED,)), counted(CALLS, *by))
 
 
-def retries_per_call(*by: str) -> str:
+def retries_per_call(*by: str, counted: Counted = rate) -> str:
     """Return retries / calls."""
-    return share(rate(RETRIES, *by), rate(CALLS, *by))
+    return share(counted(RETRIES, *by), counted(CALLS, *by))
 
 
 def breaker_state() -> str:
@@ -63,7 +61,7 @@ def traces_with_error() -> tuple[str, str]:
     return links.search_traces("Its traces in Tempo", query)
 
 
-def failures_by_blame(counted: Callable[..., str]) -> tuple[tuple[str, str], ...]:
+def failures_by_blame(counted: Counted) -> tuple[tuple[str, str], ...]:
     """Return failed calls by blame, rejections by a breaker apart: expression and legend of each."""
     rejected = equal(names.ERROR_TYPE, names.CIRCUIT_OPEN)
     others = (FAILED, unequal(names.ERROR_TYPE, names.CIRCUIT_OPEN))

@@ -136,7 +136,10 @@ def _up() -> Row:
             log_lines(
                 "Errors and warnings in the logs",
                 "The newest lines of level warn and above. Open one for its trace and its run.",
-                lines(f'{logql.CHOSEN} {logql.INSTANCE} | {logql.LEVEL}=~"warn|error|critical|fatal"', limit=200),
+                lines(
+                    logql.readable(f'{logql.CHOSEN} {logql.INSTANCE} | {logql.LEVEL}=~"warn|error|critical|fatal"'),
+                    limit=200,
+                ),
                 width=12,
                 height=9,
             ),

@@ -83,6 +83,7 @@ def test_no_panel_shows_what_is_not_made_yet():
         ("promql", "sum(rate(otelcol_receiver_accepted_span_total[5m]))"),
         ("logql", '{service_name="x"} | correlation_id="y"'),
         ("logql", 'sum by (correlation_id) (count_over_time({service_name="x"}[5m]))'),
+        ("logql", '{service_name="x"} | line_format `{{ .correlation_id }}`'),
         ("traceql", '{ span.agent_runtime.correlationid = "x" }'),
         ("traceql", '{ resource.service = "x" }'),
     ],

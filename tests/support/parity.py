@@ -45,8 +45,9 @@ _RESOURCE = (
 _OWN_OF_PROMETHEUS = {"job", "instance", "le"}
 # Labels that Loki and the collector give a line.
 _OF_LOKI = {"event_name", "detected_level", "trace_id", "span_id", "severity_text", "reason"}
-_INTRINSIC = {"status", "name", "duration", "kind"}
+_OF_TEMPLATES = {"__line__", "else", "end"}
 _IN_LOGQL = re.compile(r'(\w+)\s*(?:=~|!~|!=|=|>=|<=|>|<)\s*(?:["`]|\d)')
+_IN_TEMPLATE = re.compile(r"\{\{ \.(\w+) \}\}")
 _GROUPED = re.compile(r"\bby\s*\(([^)]*)\)")
 _IN_TRACEQL = re.compile(r"\b(?:span|resource)\.([\w.]+)")
 _LEGEND = re.compile(r"\{\{\s*(\w+)\s*\}\}")
@@ -146,7 +147,7 @@ def _unknown_promql(expr: str) -> Iterator[str]:
 
 
 def _unknown_logql(expr: str) -> Iterator[str]:
-    said = set(_IN_LOGQL.findall(expr))
+    said = {*_IN_LOGQL.findall(expr), *_IN_TEMPLATE.findall(expr)}
     for group in _GROUPED.findall(expr):
         said.update(each.strip() for each in group.split(","))
     yield from (f"label {each} is unknown" for each in sorted(said - labels() - _OF_LOKI))
@@ -159,7 +160,7 @@ def _unknown_traceql(expr: str) -> Iterator[str]:
 def unknown_legends(dashboard: dict[str, Any]) -> Iterator[str]:
     """Yield each label in a legend, a title of an annotation or a link that nobody declares."""
     for text in _LEGEND.findall(json.dumps(dashboard)):
-        if text not in labels() | _OF_LOKI:
+        if text not in labels() | _OF_LOKI | _OF_TEMPLATES:
             yield f"{dashboard['uid']}: legend {{{{{text}}}}} is unknown"
     for text in re.findall(r"__field\.labels\.(\w+)", json.dumps(dashboard)):
         if text not in labels():
