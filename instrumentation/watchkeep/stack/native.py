@@ -80,7 +80,7 @@ class Native:
             home=Path(home).absolute(),
             ports={**given_ports(self._environ), **(ports or {})},
             absent=frozenset(without),
-            extras=tuple(_extras(self._environ)),
+            extras=tuple(_extras(Path(home).absolute(), self._environ)),
         )
         self.state = states.State(Process.of(os.getpid()), ports=dict(self._place.ports))
         self.state.absent.update({name: f"{name} is left out (--without)" for name in without})
@@ -207,7 +207,7 @@ class Native:
                 if build.PROGRAMS[server.program].source:
                     raise
                 self.state.absent[name] = str(error)
-                self._say(f"{error}; the rest runs without it")
+                self._say(f"{error} (the rest runs without it)")
         self._place = replace(self._place, absent=frozenset(self.state.absent), programs=programs)
 
     def check_ports(self, names: Sequence[str]) -> None:
@@ -386,13 +386,14 @@ class Native:
 
     def _variables(self, name: str) -> dict[str, str]:
         """Give a server its environment: no secret, except what the user's own files for the collector name."""
-        given = {each: value for each, value in self._environ.items() if not each.startswith(staging.ALERTS)}
+        given = {each: value for each, value in self._environ.items() if not staging.is_private(each)}
         if name != "collector":
             prefixes = ("WATCHKEEP_", "GF_") if name == "grafana" else ("WATCHKEEP_",)
             given = {each: value for each, value in given.items() if _PLAIN.match(each) or each.startswith(prefixes)}
         memory = SERVERS[name].memory
         if name == "collector":
             memory = int(given.setdefault("WATCHKEEP_COLLECTOR_MEMORY_MIB", str(memory)))
+            given.update(staging.extra_headers(self._place, self._environ))
         given.setdefault("GOMEMLIMIT", f"{memory}MiB")
         given.update(port_variables(self._place.ports, self._environ))
         given.update(
@@ -418,8 +419,10 @@ class Native:
         }
 
 
-def _extras(environ: Mapping[str, str]) -> Iterator[Path]:
-    """Read the user's own files for the collector: paths, parted as PATH is."""
+def _extras(home: Path, environ: Mapping[str, str]) -> Iterator[Path]:
+    """Give the further files of the collector: ours for one more back end, and the user's, parted as PATH is."""
+    if environ.get(staging.EXTRA_ENDPOINT):
+        yield home / "etc" / "collector" / "extras.yaml"
     for text in filter(None, environ.get(EXTRAS, "").split(os.pathsep)):
         path = Path(text).expanduser().absolute()
         if not path.is_file():

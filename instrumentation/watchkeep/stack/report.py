@@ -125,7 +125,7 @@ def ways(configuration: str) -> Sequence[str]:
     """Read from Alertmanager's configuration which ways are set; the Watchdog's is for a machine."""
     _, _, receivers = configuration.partition("\nreceivers:\n")
     found = []
-    for each in re.split(r"^- name: ", receivers, flags=re.MULTILINE)[1:]:
+    for each in re.split(r"^\s*- name: ", receivers, flags=re.MULTILINE)[1:]:
         if each.partition("\n")[0].strip("'\" ") != "watchdog":
             found += [way for key, way in _WAYS.items() if f"{key}:" in each]
     return found

@@ -15,7 +15,10 @@ from watchkeep.stack.servers import SERVERS, Place
 
 OVERRIDES = "WATCHKEEP_STACK_OVERRIDES"
 SECRETS = "WATCHKEEP_SECRETS_DIR"
-ALERTS = "WATCHKEEP_ALERTS_"
+EXTRA_ENDPOINT = "WATCHKEEP_EXTRA_OTLP_ENDPOINT"
+EXTRA_HEADERS = "WATCHKEEP_EXTRA_OTLP_HEADERS"
+_ALERTS = "WATCHKEEP_ALERTS_"
+_BY_FILE = "${file:"  # the collector reads it itself
 _TREES = ("collector", "alerts", "dashboards/provisioning", "dashboards/json")
 _LEFT_OUT = shutil.ignore_patterns("native", "__pycache__")
 _TARGET = re.compile(r"\b([a-z]+):\d+")
@@ -82,8 +85,21 @@ def _secrets(place: Place, environ: Mapping[str, str]) -> None:
     for file in sorted(given.glob("alerts_*")):
         write_private(folder / file.name, file.read_text("utf-8"))
     for name, value in environ.items():
-        if name.startswith(ALERTS) and value:
+        if is_private(name) and value:
             write_private(folder / name.removeprefix("WATCHKEEP_").lower(), value)
+
+
+def is_private(name: str) -> bool:
+    """Whether a variable holds what may stand in no environment of a process that stays."""
+    return name.startswith(_ALERTS) or name == EXTRA_HEADERS
+
+
+def extra_headers(place: Place, environ: Mapping[str, str]) -> dict[str, str]:
+    """Tell the collector the headers of a further back end, by their file."""
+    value = environ.get(EXTRA_HEADERS, "")
+    if value and not value.startswith(_BY_FILE):
+        value = f"{_BY_FILE}{place.run / 'secrets' / 'extra_otlp_headers'}}}"
+    return {EXTRA_HEADERS: value} if value else {}
 
 
 def password(place: Place) -> None:

@@ -57,11 +57,11 @@ def read(home: Path) -> State | None:
             name: Seen(**{**seen, "process": Process(*seen["process"])}) for name, seen in raw["servers"].items()
         }
         return State(Process(*raw["owner"]), servers, raw["absent"], raw["ports"])
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise layout.unwritable(path, error) from None
-    except (ValueError, KeyError, TypeError):
+        raise StackError(f"{path} cannot be read ({error.strerror}); let this user read it") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise StackError(f"{path} cannot be understood; end the servers by hand and remove it") from None
 
 

@@ -1,7 +1,7 @@
 """The process that owns the servers between `up` and `down`: it restarts what dies, and says so.
 
-`spawn` starts it in a session of its own and hears from it, line by line, until all servers are ready; the way to
-people (which is secret) goes to it through a pipe, so that it stands in no environment and no argument.
+`spawn` starts it in a session of its own and hears from it, line by line, until all servers are ready; what is
+secret goes to it through a pipe, so that it stands in no environment and no argument.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def spawn(home: Path, environ: Mapping[str, str], without: Sequence[str], say: b
     """Start the supervisor and return when all servers are ready; raise StackError with its reason when not."""
     layout.make(layout.make(home) / "logs")
     log = log_of(home)
-    plain = {name: value for name, value in environ.items() if not name.startswith(staging.ALERTS)}
+    plain = {name: value for name, value in environ.items() if not staging.is_private(name)}
     with log.open("ab") as errors:
         child = subprocess.Popen(  # noqa: S603 - ourselves
             [sys.executable, "-m", "watchkeep.stack.supervisor", str(home), *without],
