@@ -389,7 +389,7 @@ def _agents() -> Row:
                 "short",
                 ask(per_interval(names.METRIC_AGENT_RUNTIME_WORKFLOW_STARTED, workflow), f"{legend(workflow)} started"),
                 ask(per_interval(flows, workflow, where=(SUCCEEDED,), part="count"), f"{legend(workflow)} ended well"),
-                width=8,
+                width=24,
                 bars=True,
             ),
         ),

@@ -100,7 +100,7 @@ def _traces() -> Row:
             listing(
                 "Traces of the session ID",
                 "Every trace of this session: all its runs. Give a session ID above. Needs Tempo.",
-                traces(f'{{ {_OF_SERVICE} && span.{_SESSION} =~ "$session.+" }}'),
+                traces(f'{{ {_OF_SERVICE} && span.{_SESSION} != nil && span.{_SESSION} =~ "$session.*" }}'),
                 columns={
                     "Trace ID": Column("Trace", link=links.to_trace(*_KEPT)),
                     "Start time": Column("Start"),

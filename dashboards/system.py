@@ -208,14 +208,14 @@ def _apps_way_out() -> Row:
                 "What left the apps' queues per second.",
                 "none",
                 *(ask(rate(metric, where=(equal(_ERROR, ""),)), name) for name, metric in _PROCESSED.items()),
-                width=8,
+                width=12,
             ),
             over_time(
                 "On the way",
                 "What apps have sent and the collector has not answered yet. High for long: the collector is slow.",
                 "short",
                 *(ask(level(metric), name) for name, metric in _INFLIGHT.items()),
-                width=8,
+                width=12,
             ),
         ),
     )
@@ -363,7 +363,7 @@ def _stores() -> Row:
                     "{{integration}} failed",
                 ),
                 bars=True,
-                width=8,
+                width=24,
             ),
         ),
     )

@@ -70,6 +70,14 @@ def _too_wide(dashboard):
     dashboard["panels"][1]["gridPos"]["w"] = 30
 
 
+def _narrow(dashboard):
+    _panel(dashboard)["gridPos"]["w"] -= 1
+
+
+def _low(dashboard):
+    _panel(dashboard)["gridPos"]["h"] -= 1
+
+
 def _unmarked(dashboard):
     dashboard["annotations"]["list"] = []
 
@@ -158,6 +166,8 @@ BREACHES = [
     (rules.ids_are_unique, _double_title),
     (rules.nothing_overlaps, _moved),
     (rules.nothing_overlaps, _too_wide),
+    (rules.rows_are_full, _narrow),
+    (rules.rows_are_full, _low),
     (rules.transitions_are_annotated, _unmarked),
     *((rules.panels_explain_themselves, _without(key)) for key in ("title", "description", "unit", "thresholds")),
     (rules.sources_are_provisioned, _other_source),

@@ -100,6 +100,19 @@ def nothing_overlaps(dashboard: Dashboard) -> Iterator[str]:
                     return
 
 
+def rows_are_full(dashboard: Dashboard) -> Iterator[str]:
+    """Panels beside each other are of one height and fill the width."""
+    beside: dict[int, list[dict[str, Any]]] = {}
+    for panel in panels(dashboard):
+        beside.setdefault(panel["gridPos"]["y"], []).append(panel)
+    for each in beside.values():
+        titles = [panel["title"] for panel in each]
+        if sum(panel["gridPos"]["w"] for panel in each) != COLUMNS:
+            yield f"{titles} do not fill the width"
+        if len({panel["gridPos"]["h"] for panel in each}) != 1:
+            yield f"{titles} are not of one height"
+
+
 def transitions_are_annotated(dashboard: Dashboard) -> Iterator[str]:
     """Breaker transitions stand on every dashboard."""
     event = names.EVENT_BREAKER_STATE_CHANGE.name
@@ -206,7 +219,7 @@ def variables_are_declared(dashboard: Dashboard) -> Iterator[str]:
             for name in sorted(found - declared):
                 if not _OF_GRAFANA.fullmatch(name):
                     yield f"{panel['title']!r} uses ${name}, which the dashboard does not have"
-    yield from (f"${name} is chosen and used by no panel" for name in sorted(declared - used - {"environment"}))
+    yield from (f"${name} is chosen and used by no panel" for name in sorted(declared - used))
 
 
 def variables_offer_all(dashboard: Dashboard) -> Iterator[str]:
@@ -273,6 +286,7 @@ RULES: tuple[Rule, ...] = (
     is_provisionable,
     ids_are_unique,
     nothing_overlaps,
+    rows_are_full,
     transitions_are_annotated,
     panels_explain_themselves,
     sources_are_provisioned,
