@@ -37,6 +37,18 @@ def test_there_is_something_to_compare():
     assert len([query for query in found if query.kind == ANNOTATION]) == len(dashboards())
 
 
+def _alerts():
+    for file in sorted(parity.ALERTS.glob("*.rules.yaml")):
+        for group in yaml.safe_load(file.read_text(encoding="utf-8"))["groups"]:
+            yield from (rule for rule in group["rules"] if "alert" in rule)
+
+
+@pytest.mark.parametrize("rule", _alerts(), ids=lambda rule: rule["alert"])
+def test_a_message_names_what_there_is(rule):
+    """No alert's text reads a label or a metric that does not exist: it would say nothing there."""
+    assert parity.unknown_in_messages(rule) == []
+
+
 @pytest.mark.skipif(not parity.RUNBOOK.exists(), reason="docs/runbook.md is not written yet")
 def test_the_runbook_names_what_there_is():
     """Whoever is called at night is not sent to look at a metric that does not exist."""
@@ -125,6 +137,7 @@ def test_a_wrong_legend_is_found():
     [
         "Look at `resilience_call_total` first.",
         "```promql\nsum(rate(resilience_callz_total[5m]))\n```",
+        '```promql\nsum(rate(resilience_calls_total{service="checkout"}[5m]))\n```',
         "Set `watchkeep:threshold:made_up`.",
         "`otelcol_exporter_queue_sizes`",
     ],
@@ -132,6 +145,15 @@ def test_a_wrong_legend_is_found():
 def test_a_made_up_name_in_a_text_is_found(text):
     """Code in the runbook is checked."""
     assert parity.unknown_in_text(text) != []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{{ $labels.service }} fails", '{{ range query "resilience_callz_total" }}{{ .Labels.service_name }}{{ end }}'],
+)
+def test_a_made_up_name_in_a_message_is_found(text):
+    """An alert's text is checked."""
+    assert parity.unknown_in_messages({"annotations": {"description": text}}) != []
 
 
 def test_plain_words_are_no_names():

@@ -186,6 +186,7 @@ def shown(queries: Iterable[Query]) -> set[str]:
 # -- texts -----------------------------------------------------------------------------------------------------
 
 _CODE = re.compile(r"^```\w*\n(.*?)^```|`([^`\n]+)`", re.MULTILINE | re.DOTALL)
+_PROMQL = re.compile(r"^```promql\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _TOKEN = re.compile(r"(?<![\w.:/{$-])[a-z][a-z0-9]*(?:[._:][a-z0-9_]+)+(?![\w(/])")
 _OURS = re.compile(
     r"(?:resilience|gen_ai|agent_runtime|python[._]executor|http[._]client|cpython|otel[._]sdk|process[._](?:cpu|memory|"
@@ -196,11 +197,24 @@ _OURS = re.compile(
 
 def unknown_in_text(text: str) -> list[str]:
     """Return each name in code of a text that looks like ours or a server's and that nobody declares."""
+    queries = _PROMQL.findall(text)
+    wrong = [each for query in queries for each in _unknown_promql(query)]
+    return [*_unknown_tokens(code[0] or code[1] for code in _CODE.findall(text)), *wrong]
+
+
+def unknown_in_messages(rule: dict[str, Any]) -> list[str]:
+    """Return each name in an alert's annotations, and each label that they read, that nobody declares."""
+    said = " ".join(rule.get("annotations", {}).values())
+    read = {each for pair in re.findall(r"\$labels\.(\w+)|\.Labels\.(\w+)", said) for each in pair if each}
+    return [*_unknown_tokens([said]), *sorted(read - labels() - _OF_LOKI)]
+
+
+def _unknown_tokens(texts: Iterable[str]) -> list[str]:
     events = set(names.EVENTS) | set(names.SPANS)
     known = {*series(), *servers.METRICS, *recorded(), *names.METRICS, *attributes(), *events, *labels()}
     known |= {metric.prometheus for metric in names.METRICS.values()}
     known |= overrides()
-    said = {token for code in _CODE.findall(text) for token in _TOKEN.findall(code[0] or code[1])}
+    said = {token for text in texts for token in _TOKEN.findall(text)}
     return sorted(each for each in said if _OURS.match(each) and each not in known)
 
 
