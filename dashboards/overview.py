@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dashboards import links, servers, shared
 from dashboards.frame import Board, Row
-from dashboards.panels import Column, ask, bad_above, bad_below, listing, now, number, over_time, rows
+from dashboards.panels import NEUTRAL, OK, Column, ask, bad_above, bad_below, listing, now, number, over_time, rows
 from dashboards.promql import increase, label, legend, level, quantile, rate, unequal
 from watchkeep import names
 
@@ -31,6 +31,7 @@ def _wrong() -> Row:
                 now(_firing("warning"), "warning"),
                 now(_firing("info"), "info"),
                 steps=bad_above(None, 1),
+                each={"warning": bad_above(1), "info": ((None, OK), (1, NEUTRAL))},
                 width=6,
                 nothing="none",
             ),

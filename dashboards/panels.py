@@ -164,11 +164,15 @@ def number(
     words: dict[str, tuple[str, str]] | None = None,
     links: Sequence[Link] = (),
     nothing: str = "",
-    reduce: str = "lastNotNull",
+    each: dict[str, Steps] | None = None,
 ) -> Any:
-    """Show one number, or one for each query; `words`: value -> text and colour; `nothing`: what no data means."""
+    """Show one number, or one for each query; `words`: value -> text and colour; `nothing`: what no data means;
+    `each`: thresholds of one of several numbers, by its legend.
+    """
     panel = stat.Panel().color_mode(units.BigValueColorMode.BACKGROUND).graph_mode(units.BigValueGraphMode.NONE)
-    panel.reduce_options(common.ReduceDataOptions().calcs([reduce]).fields("").values(False))
+    panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).fields("").values(False))
+    for name, own in (each or {}).items():
+        panel.override_by_name(name, [_thresholds(own)])
     if words:
         panel.mappings([_words(words)])
     if nothing:
@@ -229,7 +233,7 @@ class Column:
             self.properties.append(models.DynamicConfigValue(id_val="unit", value=unit))
         if steps:
             self.properties += [
-                models.DynamicConfigValue(id_val="thresholds", value={"mode": "absolute", "steps": _steps(steps)}),
+                _thresholds(steps),
                 models.DynamicConfigValue(
                     id_val="custom.cellOptions", value={"type": "color-background", "mode": "basic"}
                 ),
@@ -340,6 +344,10 @@ def _finish(
 
 def _steps(steps: Steps) -> list[models.Threshold]:
     return [models.Threshold(value=value, color=colour) for value, colour in steps]
+
+
+def _thresholds(steps: Steps) -> models.DynamicConfigValue:
+    return models.DynamicConfigValue(id_val="thresholds", value={"mode": "absolute", "steps": _steps(steps)})
 
 
 def _words(words: dict[str, tuple[str, str]]) -> models.ValueMap:

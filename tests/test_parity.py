@@ -43,7 +43,7 @@ def _alerts():
             yield from (rule for rule in group["rules"] if "alert" in rule)
 
 
-@pytest.mark.parametrize("rule", _alerts(), ids=lambda rule: rule["alert"])
+@pytest.mark.parametrize("rule", list(_alerts()), ids=lambda rule: rule["alert"])
 def test_a_message_names_what_there_is(rule):
     """No alert's text reads a label or a metric that does not exist: it would say nothing there."""
     assert parity.unknown_in_messages(rule) == []
