@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 import promql_parser
 import yaml
 
-from support.promql import Selector, selectors
+from support.promql import selectors
 from support.queries import ROOT, fill, panels, promql_of_variable
 from watchkeep import names
 
@@ -300,5 +300,3 @@ RULES: tuple[Rule, ...] = (
     links_lead_somewhere,
     dashboards_are_linked,
 )
-
-__all__ = ["RULES", "Dashboard", "Rule", "Selector", "dashboards", "provisioned", "real", "targets"]
