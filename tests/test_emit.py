@@ -1,13 +1,16 @@
 """From closed records to spans, measurements and log records."""
 
+import sys
 import threading
+from contextlib import suppress
 
 import openai
 import pytest
 from opentelemetry import trace
 
-from watchkeep import names, runtime
+from watchkeep import cells, names, runtime
 from watchkeep.emit import Emitter
+from watchkeep.export.model import Scope
 from watchkeep.integrations import scope
 from watchkeep.record import Measure, Record, seconds
 
@@ -136,3 +139,60 @@ def test_a_provider_s_words_do_not_leave_by_the_app_s_own_span(watchkeep_capture
     assert "CANARY" not in repr(watchkeep_capture.spans())
     assert "CANARY" not in repr([event.attributes for event in work.events])
     assert work.events[0].attributes[names.EXCEPTION_TYPE] == "openai.BadRequestError"
+
+
+def test_an_observer_named_by_two_threads_at_once_is_asked_once(watchkeep_capture):
+    """Two threads that stand on the same line of `observe` add one observer: nothing is counted double."""
+    metric = names.METRIC_RESILIENCE_POOL_CONNECTION_COUNT
+    meeting = threading.Barrier(2)
+
+    def one():
+        return [(("pool", "idle", None), 1)]
+
+    def stop_at_each_line(frame, event, argument):
+        if frame.f_code is not cells.observe.__code__:
+            return None
+        if event == "line":
+            with suppress(threading.BrokenBarrierError):
+                meeting.wait(1)
+        return stop_at_each_line
+
+    def come():
+        sys.settrace(stop_at_each_line)
+        cells.observe(metric, SCOPE, one)
+
+    threads = [threading.Thread(target=come) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    try:
+        assert list(cells.observations(metric, SCOPE).values()) == [1]
+    finally:
+        cells.forget(SCOPE)
+
+
+def test_observers_are_forgotten_while_others_come(watchkeep_capture):
+    """An integration is uninstalled while another thread names metrics: neither stumbles over the other."""
+    metric = names.METRIC_RESILIENCE_POOL_CONNECTION_COUNT
+    others = [Scope(f"test.{number}") for number in range(200)]
+    over = threading.Event()
+
+    def come():
+        while not over.is_set():
+            for each in others:
+                cells.observe(metric, each, list)
+            for each in others:
+                cells._observers.pop((metric, each), None)
+
+    thread = threading.Thread(target=come)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread.start()
+    try:
+        for _ in range(2000):
+            cells.forget(SCOPE)
+    finally:
+        over.set()
+        thread.join()
+        sys.setswitchinterval(before)

@@ -107,22 +107,21 @@ class Series:
 
 
 # What is asked at collection time belongs to the process, whichever pipeline is in place.
-_observers: dict[tuple[Metric, Scope], list[Observer]] = {}
+_observers: dict[tuple[Metric, Scope], dict[Observer, None]] = {}
 
 
 def observe(metric: Metric, scope: Scope, observer: Observer) -> None:
     """Ask `observer` at each collection; where two give the same labels, limits show the smallest, others add up."""
-    asked = _observers.setdefault((metric, scope), [])
-    if observer not in asked:
-        asked.append(observer)
+    _observers.setdefault((metric, scope), {}).setdefault(observer)  # one step: threads name the same one at once
     if app.show_observed is not None:
         app.show_observed(metric, scope)
 
 
 def forget(scope: Scope) -> None:
     """Drop the observers of a scope (its integration was uninstalled)."""
-    for key in [key for key in _observers if key[1] == scope]:
-        del _observers[key]
+    for key in list(_observers):
+        if key[1] == scope:
+            _observers.pop(key, None)
 
 
 def observed() -> list[tuple[Metric, Scope]]:
