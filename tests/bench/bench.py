@@ -67,8 +67,10 @@ def run(variant: str, base_url: str, endpoint: str, scale: int, folder: str = ""
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith(("OTEL_", "WATCHKEEP_"))},
         "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
-        # Metrics go out once, with the flush: callgrind stretches time, and a clock would export dozens of times.
+        # All goes out with the flush: callgrind stretches time, and a clock would export dozens of times.
         "OTEL_METRIC_EXPORT_INTERVAL": "3600000",
+        "OTEL_BSP_SCHEDULE_DELAY": "3600000",
+        "OTEL_BLRP_SCHEDULE_DELAY": "3600000",
         "PYTHONHASHSEED": "0",
     }
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)

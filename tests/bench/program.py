@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 
 VARIANT, BASE_URL, SCALE = sys.argv[1], sys.argv[2], int(sys.argv[3])
-CALLS = {"chat": 50, "stream": 20, "few": 10, "many": 10, "retry": 30}
+CALLS = {"chat": 50, "stream": 50, "few": 10, "many": 10, "retry": 30}  # equal where compared: each ends with a flush
 CALLGRIND = "--callgrind" in sys.argv
 MESSAGES = [{"role": "user", "content": "Say what a circuit breaker is, in one sentence."}]
 
