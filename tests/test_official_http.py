@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -97,6 +99,52 @@ def test_requests_at_the_same_moment(url: str, watchkeep_capture: Capture) -> No
     for thread in threads:
         thread.join(20)
     assert len(ordinary(watchkeep_capture)) == 4
+
+
+@pytest.mark.parametrize("seam", ["import_module", "_put_gate"])
+def test_a_fork_during_the_very_first_request(
+    seam: str, url: str, watchkeep_capture: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child that is made in the middle of the loading waits for nobody, and has whole functions; the parent sees."""
+    before = vars(httpx.HTTPTransport)["handle_request"]
+    inside, go_on, real = threading.Event(), threading.Event(), getattr(official_http, seam)
+
+    def slow(*args: Any) -> Any:
+        inside.set()
+        go_on.wait(20)
+        return real(*args)
+
+    monkeypatch.setattr(official_http, seam, slow)
+    first = threading.Thread(target=get, args=(httpx, url))
+    first.start()
+    assert inside.wait(20)
+    child = os.fork()
+    if not child:
+        begun = time.monotonic()
+        well = all(get(stack, url).status_code == 200 for stack in (httpx, httpx, httpx2))
+        whole = vars(httpx.HTTPTransport)["handle_request"] is before
+        os._exit(0 if well and whole and time.monotonic() - begun < 4 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    go_on.set()
+    first.join(20)
+    assert len(ordinary(watchkeep_capture)) == 1
+
+
+def test_a_gate_that_somebody_wrapped(url: str, watchkeep_capture: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under a wrapper of the app's our gate stays in place: shut while we are away, and no second one afterwards."""
+    get(httpx, url)
+    gate = vars(httpx.HTTPTransport)["handle_request"]
+    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", lambda self, request: gate(self, request))
+    official_http.unload()
+    watchkeep_capture.clear()
+    monkeypatch.setitem(official_http._gates, "httpx", [])
+    monkeypatch.setitem(official_http._gates, "httpx2", [object()])
+    get(httpx, url)
+    assert ordinary(watchkeep_capture) == []
+    official_http._gates.clear()
+    get(httpx, url)
+    assert len(ordinary(watchkeep_capture)) == 1
+    official_http.unload()
 
 
 def test_a_client_of_the_apps_own_class(url: str, watchkeep_capture: Capture) -> None:

@@ -6,6 +6,7 @@ where the app instrumented the client itself, a request goes straight on.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any
 
 from watchkeep import context, guard, runtime
 
@@ -29,16 +30,30 @@ _the_apps: ContextVar[bool] = ContextVar("watchkeep.the_apps_http", default=Fals
 """The app's own instrumentation has the request that is being made here."""
 
 
-class Gate(NamedTuple):
-    """What we put in the place of a transport's function."""
+class Gate:
+    """What we put in the place of a transport's function; where somebody has wrapped it since, it can only be shut."""
 
-    owner: Any
-    name: str
-    original: Any
-    function: Any
+    __slots__ = ("function", "name", "original", "owner", "shut")
 
+    def __init__(self, owner: Any, name: str, original: Any) -> None:
+        self.owner = owner
+        self.name = name
+        self.original = original
+        self.shut = False
+        make = _async_gate if name == "handle_async_request" else _gate
+        self.function = make(self, original, vars(owner)[name])
+        setattr(owner, name, self.function)
+
+    def is_open(self) -> bool:
+        """Tell whether the request that is being made here is ours to show."""
+        call = context.call.get()
+        return (call is None or call.closed) and not _the_apps.get() and not self.shut
+
+
+_Seam = tuple[Any, str, Any]  # owner, name, the function that was there
 
 _loading = threading.Lock()
+_seams: list[_Seam] = []  # while official functions stand there and our gates do not yet
 _gates: dict[str, list[Gate]] = {}  # by stack; empty where we must not, or cannot, watch
 
 
@@ -126,13 +141,13 @@ def _load(stack: str) -> list[Gate]:
     if conflict:
         guard.logger().debug("watchkeep: ordinary HTTP has no spans: %s", conflict)
         return []
-    owners = [getattr(sys.modules[stack], owner) for owner, _ in _SEAMS]
-    originals = [vars(owner)[name] for owner, (_, name) in zip(owners, _SEAMS, strict=True)]
+    owners = [(getattr(sys.modules[stack], owner), name) for owner, name in _SEAMS]
+    _seams[:] = [(owner, name, vars(owner)[name]) for owner, name in owners]
     with _present_names():
         instrumentor.instrument(skip_dep_check=True)
-    return [
-        _put_gate(owner, name, original) for owner, (_, name), original in zip(owners, _SEAMS, originals, strict=True)
-    ]
+    made = [_put_gate(*seam) for seam in _seams]
+    _seams.clear()
+    return made
 
 
 @contextmanager
@@ -154,32 +169,23 @@ def _present_names() -> Iterator[None]:
 
 
 def _put_gate(owner: Any, name: str, original: Any) -> Gate:
-    official = vars(owner)[name]
-    make = _async_gate if name == "handle_async_request" else _gate
-    function = make(original, official)
-    setattr(owner, name, function)
-    return Gate(owner, name, original, function)
+    return Gate(owner, name, original)
 
 
-def _is_open() -> bool:
-    call = context.call.get()
-    return (call is None or call.closed) and not _the_apps.get() and bool(_gates)
-
-
-def _gate(original: Any, official: Any) -> Any:
+def _gate(gate: Gate, original: Any, official: Any) -> Any:
     @wraps(original)
     def handle_request(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if _is_open():
+        if gate.is_open():
             return official.__get__(self, type(self))(*args, **kwargs)
         return original(self, *args, **kwargs)
 
     return handle_request
 
 
-def _async_gate(original: Any, official: Any) -> Any:
+def _async_gate(gate: Gate, original: Any, official: Any) -> Any:
     @wraps(original)
     async def handle_async_request(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if _is_open():
+        if gate.is_open():
             return await official.__get__(self, type(self))(*args, **kwargs)
         return await original(self, *args, **kwargs)
 
@@ -190,5 +196,22 @@ def unload() -> None:
     """Give the transports their own functions back; under what the app put on top since, ours lets pass."""
     while _gates:
         for gate in _gates.popitem()[1]:
+            gate.shut = True
             if vars(gate.owner).get(gate.name) is gate.function:
                 setattr(gate.owner, gate.name, gate.original)
+
+
+def _in_child() -> None:
+    """Do without in a child that was made in the middle of the loading: its import would wait for a lost thread."""
+    global _loading
+    if not _loading.locked():
+        return
+    _loading = threading.Lock()
+    while _seams:
+        owner, name, original = _seams.pop()
+        setattr(owner, name, original)
+    for stack in STACKS:
+        _gates.setdefault(stack, [])
+
+
+os.register_at_fork(after_in_child=_in_child)
