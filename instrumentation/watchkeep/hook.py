@@ -66,8 +66,26 @@ def wrapped(target: Target, original: Function) -> Function:
     update_wrapper(wrapper, original)
     if target.hidden:
         hide(wrapper, sys.modules[target.module])
-    setattr(wrapper, _TAG, target)
+    setattr(wrapper, _TAG, Switch(wrapper))
     return wrapper
+
+
+class Switch:
+    """Lets a wrapper go straight to its original for ever, wherever somebody still holds it.
+
+    The wrapper pays nothing for it while it is on: its first reader is exchanged, no flag is looked at.
+    """
+
+    __slots__ = ("_look", "on")
+
+    def __init__(self, wrapper: Any) -> None:
+        self._look = wrapper.__closure__[wrapper.__code__.co_freevars.index("look")]
+        self.on = True
+
+    def off(self) -> None:
+        """Stop looking; calls that have begun still end as they would."""
+        self.on = False
+        self._look.cell_contents = _nothing
 
 
 def hide(wrapper: Any, module: Any) -> None:
@@ -76,10 +94,10 @@ def hide(wrapper: Any, module: Any) -> None:
 
 
 def _call(target: Target, original: Function) -> Function:
-    begin, done, failed = _readers(target)
+    look, done, failed = _readers(target)
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        state = begin(args, kwargs)
+        state = look(args, kwargs)
         if state is None:
             return original(*args, **kwargs)
         try:
@@ -94,10 +112,10 @@ def _call(target: Target, original: Function) -> Function:
 
 
 def _async_call(target: Target, original: Function) -> Function:
-    begin, done, failed = _readers(target)
+    look, done, failed = _readers(target)
 
     async def call(*args: Any, **kwargs: Any) -> Any:
-        state = begin(args, kwargs)
+        state = look(args, kwargs)
         if state is None:
             return await original(*args, **kwargs)
         try:
@@ -161,7 +179,8 @@ def patch(target: Target) -> Patch | None:
 
 
 def unpatch(done: Patch) -> None:
-    """Give the very same object back; where somebody wrapped ours since, theirs stays."""
+    """Give the very same object back; where somebody wrapped ours since, theirs stays, and ours looks at nothing."""
+    getattr(done.wrapper, _TAG).off()
     if getattr(done.owner, done.name, None) is not done.wrapper:
         return
     if done.own:
@@ -171,10 +190,11 @@ def unpatch(done: Patch) -> None:
 
 
 def is_ours(function: Any) -> bool:
-    """Whether a wrapper of ours is anywhere in the chain of wrappers."""
+    """Whether a wrapper of ours that looks is anywhere in the chain of wrappers."""
     seen = 0
     while function is not None and seen < 32:
-        if _TAG in getattr(function, "__dict__", ()):
+        switch = getattr(function, "__dict__", {}).get(_TAG)
+        if switch is not None and switch.on:
             return True
         function = getattr(function, "__wrapped__", None)
         seen += 1
