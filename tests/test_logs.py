@@ -68,6 +68,34 @@ def test_in_code_the_apps_provider_is_the_way_out(sinks: tuple[OtlpSink, OtlpSin
     assert run(sinks, CODE="1", PROVIDER=sinks[1].endpoint, HANDLER="1") == ([], BOTH)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "litellm.main", "websockets.client", "instructor", "ollama"),
+        *("pydantic_ai.models", "llama_index.core.llms", "autogen_core.events", "dspy.clients.lm", "crewai.agents"),
+        *("strands.event_loop", "smolagents", "langchain_anthropic.chat_models", "langchain_community.llms"),
+        *("langchain_google_genai", "langchain_of_tomorrow", "openai._base_client", "httpcore.http11"),
+    ],
+)
+def test_debug_lines_of_libraries_that_quote_prompts_stay_here(watchkeep_capture: Capture, name: str) -> None:
+    """Their DEBUG lines are not shipped without content capture; what they say above DEBUG is."""
+    logger = logging.getLogger(name)
+    for level in (logging.DEBUG, logging.INFO):
+        made = logging.LogRecord(name, level, "/lib.py", 1, "line at %d", (level,), None)
+        logs.identify(made)
+        logs.take(logger, made)
+    assert [line.body for line in watchkeep_capture.logs()] == ["line at 20"]
+
+
+@pytest.mark.parametrize("name", ["app", "openai_of_mine", "LiteLLM of mine", "mylangchain_x", "root"])
+def test_debug_lines_of_the_app_are_shipped(watchkeep_capture: Capture, name: str) -> None:
+    """A logger that is only called like one of theirs is the app's."""
+    made = logging.LogRecord(name, logging.DEBUG, "/app.py", 1, "line", (), None)
+    logs.identify(made)
+    logs.take(logging.getLogger(name), made)
+    assert [line.body for line in watchkeep_capture.logs()] == ["line"]
+
+
 # -- its form --------------------------------------------------------------------------------------------
 
 

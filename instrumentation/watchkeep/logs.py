@@ -28,11 +28,14 @@ _SILENT = ("watchkeep", "opentelemetry")  # ours, and those who speak when they 
 # Their DEBUG lines print requests and answers.
 _SDKS = frozenset(
     (
-        *("openai", "anthropic", "google_genai", "google", "LiteLLM", "litellm", "groq", "mistralai", "cohere"),
-        *("agents", "langchain", "langchain_core", "langchain_openai", "langgraph", "langsmith", "mcp", "botocore"),
+        *("openai", "anthropic", "google_genai", "google", "groq", "mistralai", "cohere", "ollama", "botocore"),
+        *("LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "litellm", "instructor", "mcp", "websockets"),
+        *("agents", "langchain", "langgraph", "langsmith", "llama_index", "pydantic_ai", "dspy", "crewai", "strands"),
+        *("smolagents", "autogen_core", "autogen_agentchat", "autogen_ext"),
         *("httpx", "httpx2", "httpcore", "httpcore2", "h11", "h2", "hpack", "urllib3", "requests", "aiohttp"),
     )
 )
+_FAMILY = "langchain_"  # one package for each provider
 _HUGE = re.compile(r"\*|\d{4}")  # in a format: widths that would make a text of any size
 _MAX_NAMES = 1024
 _EARLY = 1000
@@ -114,7 +117,8 @@ def _put(emitter: Any, log: LogData, shown: bool) -> None:
 
 
 def _is_quoting(record: logging.LogRecord) -> bool:
-    if record.name.partition(".")[0] not in _SDKS:
+    root = record.name.partition(".")[0]
+    if root not in _SDKS and not root.startswith(_FAMILY):
         return False
     if record.levelno <= logging.DEBUG and runtime.config().capture_content == "NO_CONTENT":
         return True
