@@ -24,7 +24,7 @@ import watchkeep
 from llm_server import LLMServer
 from support.otlp_sink import OtlpSink
 from watchkeep import config, names
-from watchkeep.providers import endpoints, joining
+from watchkeep.providers import endpoints, fallback, joining
 from watchkeep.testing import Capture, capture
 
 LAUNCHER = (sys.executable, "-m", "watchkeep", "run", "--")
@@ -357,6 +357,20 @@ def test_proxies_from_before(joined: Capture) -> None:
     assert [log.body for log in joined.logs()] == ["early line"]
     assert joined.value("early.count") == 2
     assert joined.value("early.gauge") == 7
+
+
+def test_coming_and_going_asks_nobody_twice(joined: Capture) -> None:
+    """What is asked at collection is remembered once, however often we leave and come again."""
+    watchkeep.uninstrument()
+    gauge = {"callbacks": [lambda _: [metrics.Observation(7)]], "unit": "1", "description": "of the app"}
+    metrics.get_meter("patient").create_observable_up_down_counter("patient.sum", **gauge)
+    watchkeep.instrument()
+    known = len(fallback._observables)
+    for _ in range(3):
+        watchkeep.uninstrument()
+        watchkeep.instrument()
+    assert len(fallback._observables) == known
+    assert joined.value("patient.sum") == 7
 
 
 def test_another_host_is_another_end_point() -> None:

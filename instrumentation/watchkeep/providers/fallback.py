@@ -98,7 +98,7 @@ _PLACES: dict[str, Callable[[Any], Callable[[], None]]] = {
     "logs": _behind_loggers,
 }
 
-_observables: list[tuple[str, tuple[Any, ...], str, Sequence[Any] | None, str, str]] = []
+_observables: list[tuple[str, tuple[Any, ...], str, tuple[Any, ...], str, str]] = []
 
 
 def remember_observable(
@@ -107,7 +107,9 @@ def remember_observable(
     """Keep what is to be asked at collection, for our provider and for the app's."""
     from watchkeep.providers import app_provider
 
-    entry = (create, meter, name, callbacks, unit, description)
+    entry = (create, meter, name, tuple(callbacks or ()), unit, description)
+    if entry in _observables:  # the API's proxies make their instruments again each time that we come
+        return
     _observables.append(entry)
     provider = app_provider("metrics") or own.made_meter_provider()
     if provider is not None:
