@@ -1,6 +1,9 @@
 """The tree on stderr: what a newcomer sees first."""
 
 import io
+import os
+import subprocess
+import sys
 
 import openai
 import pytest
@@ -53,6 +56,35 @@ def test_a_trace_without_its_root_is_printed_after_a_while(retried):
     now[0] = 60.0
     console.add_spans([])
     assert "POST #1" in screen.getvalue()
+
+
+FORKED = """
+import os
+import watchkeep
+watchkeep.instrument()
+from opentelemetry import trace
+tracer = trace.get_tracer("app")
+with tracer.start_as_current_span("the root"):
+    with tracer.start_as_current_span("before the fork"):
+        pass
+    watchkeep.flush()
+    child = os.fork()
+    if not child:
+        with tracer.start_as_current_span("in the child"):
+            pass
+        watchkeep.shutdown()
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+
+
+def test_a_forked_child_prints_its_own_only():
+    """What the parent has not printed yet is the parent's to print; both print what is left at their ends."""
+    environment = {**os.environ, "OTEL_TRACES_EXPORTER": "console", "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED], env=environment, capture_output=True, text=True, timeout=30, check=True
+    )
+    assert [done.stderr.count(name) for name in ("the root", "before the fork", "in the child")] == [1, 1, 1]
 
 
 def test_a_terminal_is_not_steered_by_a_name():

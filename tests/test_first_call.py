@@ -49,6 +49,20 @@ def test_the_first_call_installs_and_goes_on(module: Any) -> None:
     assert module.Thing.rest is before["rest"]
 
 
+def test_a_wrapped_stand_in_installs_nothing_once_we_have_left(module: Any) -> None:
+    """Somebody's wrapper still calls the stand-in: that installs nothing, until we come again, and then once."""
+    seen: list[Any] = []
+    AtFirstCall(("Thing.work",), seen.append)(module)
+    stand_in = module.Thing.work
+    module.Thing.work = lambda self, value: stand_in(self, value)
+    first_call.take_away_all()
+    assert module.Thing().work(1) == 2
+    assert seen == []
+    AtFirstCall(("Thing.work",), seen.append)(module)
+    assert module.Thing().work(1) == 2
+    assert seen == [module]
+
+
 def test_who_wrapped_the_stand_in_stays(module: Any) -> None:
     """A wrapper that the app put around the stand-in is kept, and calls the original for ever."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import statistics
 import subprocess
@@ -318,11 +319,11 @@ if __name__ == "__main__":
 # The user's own sitecustomize
 
 
-def python(code: str, *path: str | Path):
+def python(code: str, *path: str | Path, **extra: str):
     """Run Python directly with these folders on PYTHONPATH (the launcher is itself a Python process)."""
     return subprocess.run(
         [sys.executable, "-c", code],
-        env=clean(PYTHONPATH=os.pathsep.join(map(str, path))),
+        env=clean(PYTHONPATH=os.pathsep.join(map(str, path)), **extra),
         capture_output=True,
         text=True,
         timeout=30,
@@ -344,6 +345,56 @@ def test_the_users_sitecustomize_fails_as_ever(tmp_path: Path, text: str) -> Non
     script(tmp_path, text, "sitecustomize.py")
     bare, ours = python("print(1)", tmp_path), python("print(1)", SITE, tmp_path)
     assert (ours.stdout, ours.stderr, ours.returncode) == (bare.stdout, bare.stderr, bare.returncode)
+
+
+BROKEN = {
+    "a module is gone": ("auto.py", None),
+    "a module that it needs is gone": ("triggers.py", None),
+    "the package fails": ("__init__.py", "1/0"),
+    "the version is gone": ("version.py", None),
+    "half a file": ("auto.py", "def"),
+    "half a file, needed later": ("guard.py", "def"),
+    "half a file, for other libraries' instrumentors": ("official.py", "def"),
+    "half a file of the core": ("hook.py", "def"),
+}
+
+
+@pytest.mark.parametrize(("file", "text"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_installation_breaks_nothing(tmp_path: Path, file: str, text: str | None) -> None:
+    """One line says what is broken and what to do; the program and the user's own sitecustomize run as ever."""
+    copy = tmp_path / "lib" / "watchkeep"
+    shutil.copytree(Path(SITE).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    (copy / file).unlink() if text is None else (copy / file).write_text(text)
+    script(tmp_path, "marker = 1\n", "sitecustomize.py")
+    look = (
+        "import sys, logging; logging.getLogger('app').error('said'); logging.getLogger('app').error('again'); "
+        "print(sys.modules['sitecustomize'].marker)"
+    )
+    silent = {f"OTEL_{signal}_EXPORTER": "none" for signal in ("TRACES", "METRICS", "LOGS")}
+    done = python(look, copy / "_site", copy.parent, tmp_path, **silent)
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+    lines = done.stderr.splitlines()
+    assert [line for line in lines if line in ("said", "again")] == ["said", "again"]
+    (line,) = [line for line in lines if line not in ("said", "again")]
+    assert line.startswith("watchkeep: ")
+    assert "your app" in line
+    assert "pip install --force-reinstall watchkeep" in line or "watchkeep doctor" in line
+
+
+def test_a_failing_search_for_instrumentors_stops_nothing(tmp_path: Path) -> None:
+    """When other libraries' instrumentors cannot be found, one line says so and ours are waited for all the same."""
+    code = (
+        "from watchkeep import auto, official\n"
+        "def start(): raise OSError('no folder')\n"
+        "official.start = start\n"
+        "assert auto.start('run')\n"
+        "assert 'openai._base_client' in auto._waiting\n"
+    )
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("watchkeep: ")
+    assert "OSError" in line
 
 
 def test_a_sitecustomize_that_exits(tmp_path: Path) -> None:

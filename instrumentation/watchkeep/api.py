@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from watchkeep import auto
+import sys
+
+from watchkeep import auto, guard
 
 
 def instrument() -> bool:
     """Watch every supported library that is, or will be, imported; return False when switched off.
 
+    After `uninstrument()` everything is watched again, after `shutdown()` it is sent again, too.
     Raises ConfigError when settings are wrong and WATCHKEEP_STRICT=true.
     """
     from watchkeep.config import checked
 
     checked()
-    return auto.start("code")
+    watching = auto.start("code")
+    runtime = sys.modules.get("watchkeep.runtime")
+    if watching and runtime is not None:
+        guard.run(runtime.resume)
+    return watching
 
 
 def uninstrument() -> None:

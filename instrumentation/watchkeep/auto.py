@@ -7,6 +7,7 @@ Standard library only, and little of it: this runs in every Python process under
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 
@@ -24,6 +25,8 @@ PROVIDERS = ("opentelemetry.trace", "opentelemetry.metrics", "opentelemetry._log
 
 _waiting: dict[str, list[Callback]] = {}
 _source: str | None = None
+_ends_with_us = False
+_said = False
 
 
 def start(source: str) -> bool:
@@ -33,19 +36,43 @@ def start(source: str) -> bool:
         return False
     if _source is not None:
         return True
-    _source = source
-    if source == "run":
-        from watchkeep import official
-
-        official.start()
     from watchkeep.triggers import AT_FIRST_CALL, TRIGGERS
 
+    _source = source
+    _end_with_us()
+    if source == "run":
+        attempt(_start_others)
     for module, wanted in TRIGGERS.items():
         functions = AT_FIRST_CALL.get(module, ())
         when_imported(module, _InstallLater(wanted, functions) if functions else _Install(wanted))
     for module in PROVIDERS:
         when_imported(module, _watch_providers)
     return True
+
+
+def _start_others() -> None:
+    from watchkeep import official
+
+    official.start()
+
+
+def _end_with_us() -> None:
+    global _ends_with_us
+    if not _ends_with_us:
+        _ends_with_us = True
+        atexit.register(_at_exit)
+
+
+def _at_exit() -> None:
+    # Registered before the app's own handlers, hence run after them.
+    lifecycle = sys.modules.get("watchkeep.export.lifecycle")
+    if lifecycle is not None:
+        lifecycle.end()
+
+
+def ends_with_us() -> bool:
+    """Tell whether what there is will be delivered at the end of the process, by a hook from its beginning."""
+    return _ends_with_us
 
 
 def stop() -> None:
@@ -154,9 +181,7 @@ def _executed(name: str) -> bool:
         spec.loader = _wrapped(name, spec.loader)
         return False
     if getattr(getattr(module, "__spec__", None), "_initializing", False):
-        from watchkeep import guard
-
-        guard.run(__import__, name)  # waits for the thread that is in the middle of it
+        attempt(__import__, name)  # waits for the thread that is in the middle of it
     return sys.modules.get(name) is not None
 
 
@@ -166,9 +191,38 @@ def _run(module: ModuleType, calls: list[Callback]) -> None:
             callback = calls.pop(0)
         except IndexError:  # another thread had the last one
             return
-        from watchkeep import guard
+        attempt(callback, module)
 
-        guard.run(callback, module)
+
+def attempt(function: Callable[..., object], *args: object) -> None:
+    """Call `function` as the guard does, which is loaded only when that fails."""
+    try:
+        function(*args)
+    except Exception as error:  # noqa: BLE001 - the guard's import would be most of our start-up
+        _failed(function, error)
+
+
+def _failed(function: Callable[..., object], error: Exception) -> None:
+    try:
+        from watchkeep import guard
+    except Exception as broken:  # noqa: BLE001 - half an installation: the app's import must not fail for that
+        _say_broken(broken)
+        return
+    guard.failed(function, error)
+
+
+def _say_broken(error: Exception) -> None:
+    global _said
+    if _said or sys.stderr is None:
+        return
+    _said = True
+    try:
+        sys.stderr.write(
+            f"watchkeep: this installation is broken ({type(error).__name__}: {error}); your app runs without "
+            f"telemetry. Install it again: {sys.executable} -m pip install --force-reinstall watchkeep\n"
+        )
+    except (OSError, ValueError):  # a closed stderr
+        return
 
 
 class _Finder:
@@ -184,9 +238,7 @@ class _Finder:
             spec.loader = _wrapped(name, spec.loader)
         return spec
 
-    def _ask_the_others(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None
-    ) -> ModuleSpec | None:
+    def _ask_the_others(self, name: str, path: Sequence[str] | None, target: ModuleType | None) -> ModuleSpec | None:
         finders = list(sys.meta_path)
         for finder in finders[finders.index(self) + 1 if self in finders else 0 :]:
             find = getattr(finder, "find_spec", None)

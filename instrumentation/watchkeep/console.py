@@ -65,6 +65,10 @@ class Console:
         for trace_id in list(self.traces):
             self._print(self.traces.pop(trace_id))
 
+    def forget(self) -> None:
+        """Drop what is left: in a forked child it is the parent's to print."""
+        self.traces = {}
+
     def _take(self, span: SpanData, now: float) -> None:
         trace = self.traces.get(span.trace_id)
         if trace is None:

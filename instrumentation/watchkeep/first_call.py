@@ -6,6 +6,8 @@ import cost nothing; its first call takes all stand-ins of the library away, ins
 
 from __future__ import annotations
 
+from watchkeep import auto
+
 TYPE_CHECKING = False  # as `typing` has it, whose import would be most of our start-up
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +29,8 @@ class AtFirstCall:
         placed: list[tuple[Any, str, Any, Any]] = []
 
         def begin() -> None:
+            if not any(each in _standing for each in placed):  # we have left; somebody's wrapper still holds it
+                return
             try:
                 install = calls.pop()
             except IndexError:  # another thread, or the call that we are inside of, has it
@@ -51,9 +55,7 @@ class AtFirstCall:
 def _stand_in(begin: Callable[[], None], owner: Any, name: str, original: Any) -> Any:
     def first(*args: Any, **kwargs: Any) -> Any:
         outermost = getattr(owner, name, None) is first
-        from watchkeep import guard
-
-        guard.run(begin)
+        auto.attempt(begin)
         now: Any = getattr(owner, name, None)
         # Inside somebody else's wrapper, or while another thread installs, the original is what is next.
         return (original if now is first or not outermost else now)(*args, **kwargs)

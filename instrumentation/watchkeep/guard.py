@@ -1,4 +1,4 @@
-"""The only broad ``except`` of the package: a fault of ours is silent for users and loud under test.
+"""The only broad ``except`` of the package but for its start: a fault of ours is silent for users and loud under test.
 
 Cancellation, ``KeyboardInterrupt`` and ``SystemExit`` are not ``Exception`` and pass untouched.
 The guarded function returns nothing that the app will see, so the app's own result and exception

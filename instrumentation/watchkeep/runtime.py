@@ -15,6 +15,7 @@ from watchkeep import guard
 if TYPE_CHECKING:
     from watchkeep.cells import Cells
     from watchkeep.config import Config
+    from watchkeep.console import Console
     from watchkeep.emit import Emitter
     from watchkeep.export.model import MetricData
     from watchkeep.sampling import Decide
@@ -38,6 +39,7 @@ class Runtime:
         self.cells: Cells = Cells(config.label_cap, config.model_cap)
         self.sampler: Decide | None = from_environment()
         self.emitter: Emitter = Emitter(self.cells, None)
+        self.console = _console() if sink is None and config.prints("traces") else None
         self.pipeline: Any = sink if sink is not None else self._pipeline()
         self.emitter.sink = self.pipeline
 
@@ -65,8 +67,19 @@ class Runtime:
             spans_enabled=config.exports("traces"),
             logs_enabled=config.exports("logs"),
             metrics_enabled=config.exports("metrics"),
-            sinks=(_console(),) if config.prints("traces") else (),
+            sinks=(self._show,) if self.console is not None else (),
+            at_end=self.console.close if self.console is not None else None,
         )
+
+    def _show(self, signal: str, items: list[Any]) -> None:
+        if signal == "traces" and self.console is not None:
+            self.console.add_spans(items)
+
+    def resume(self) -> None:
+        """Send again after a shutdown: what is counted goes on, what ended in between is not sent."""
+        if getattr(self.pipeline, "closed", False):
+            self.pipeline = self.emitter.sink = self.pipeline.again()
+            self.pipeline.start()
 
     def collect(self) -> list[MetricData]:
         """Return all metrics that are ours to send: our cells, and those of others who have no way out of their own."""
@@ -78,22 +91,14 @@ class Runtime:
         """Start with nothing of the parent's: it delivers what it had, and its counts are its own."""
         self.emitter.reset()
         self.cells.reset()
+        if self.console is not None:
+            self.console.forget()
 
 
-def _console() -> Any:
-    import atexit
-
+def _console() -> Console:
     from watchkeep.console import Console
-    from watchkeep.export.settings import TRACES
 
-    console = Console()
-    atexit.register(console.close)  # before the pipeline's own hook, hence run after its last drain
-
-    def sink(signal: str, items: list[Any]) -> None:
-        if signal == TRACES:
-            console.add_spans(items)
-
-    return sink
+    return Console()
 
 
 def _in_child() -> None:
@@ -202,13 +207,27 @@ def sampler() -> Decide | None:
     return get().sampler
 
 
+def resume() -> None:
+    """Begin to send again where `shutdown()` has ended it; otherwise change nothing."""
+    found = _current
+    if found is not None:
+        with _lock:
+            found.resume()
+
+
 def flush(timeout: float = 3.0) -> bool:
-    """Send what has ended so far; return whether all of it was delivered within `timeout` seconds."""
+    """Send what has ended so far; return whether all of it was delivered within `timeout` seconds.
+
+    False after `shutdown()`: nothing is sent any more, until `instrument()` begins anew.
+    """
     found = _current
     return True if found is None else bool(found.pipeline.flush(timeout))
 
 
 def shutdown(timeout: float = 3.0) -> bool:
-    """Send what has ended and stop exporting; return whether all was delivered within `timeout` seconds."""
+    """Send what has ended and stop exporting; return whether all was delivered within `timeout` seconds.
+
+    What ends later is not sent. A second call changes nothing and returns the same; `instrument()` begins anew.
+    """
     found = _current
     return True if found is None else bool(found.pipeline.shutdown(timeout))

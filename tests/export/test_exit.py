@@ -130,6 +130,62 @@ def test_what_the_apps_own_exit_handlers_make_arrives_too(sink):
     assert serials(sink) == list(range(10))
 
 
+EARLY = {
+    "registered before the first record": "atexit.register(make, 0, 10); pipeline.start()",
+    "and itself the first to record": "atexit.register(lambda: (pipeline.start(), make(0, 10)))",
+    "after a shutdown of another pipeline": (
+        "pipeline.start(); pipeline.shutdown(); atexit.register(make, 0, 10)\n"
+        "pipeline = pipeline.again(); pipeline.start()"
+    ),
+}
+
+
+@pytest.mark.parametrize("body", EARLY.values(), ids=EARLY)
+def test_what_exit_handlers_from_before_our_first_record_make_arrives_too(sink, body):
+    """Under the launcher our hook is there before any of the app's, so it runs after all of them."""
+    ended = run(sink, f"from watchkeep import auto; auto.start('run')\n{body}; ready()")
+    assert serials(sink) == list(range(10))
+    assert ended.seconds < 0.5 + 0.3
+
+
+def test_leaving_keeps_the_early_hook(sink):
+    """Also after uninstrument() the last records are delivered after the app's handlers, which came later."""
+    start = "from watchkeep import auto; auto.start('run'); auto.stop(); auto.start('code'); auto.stop()"
+    run(sink, f"{start}; atexit.register(make, 0, 10); pipeline.start(); ready()")
+    assert serials(sink) == list(range(10))
+
+
+def test_a_dead_end_point_delays_an_early_hook_no_longer(sink):
+    """The limit of the exit is the same for the hook that runs last of all."""
+    sink.mode("hang")
+    start = "from watchkeep import auto; auto.start('run'); atexit.register(make, 0, 50)"
+    ended = run(sink, f"{start}; pipeline.start(); ready()\nsys.exit(3)")
+    assert ended.seconds <= 3.0
+    assert ended.code == 3
+    assert "50 spans (shutdown)" in ended.stderr
+
+
+def test_the_last_words_of_a_watched_program(sink):
+    """A line that is logged by a handler from before the first one arrives, under `watchkeep run` itself."""
+    app = "import atexit, logging; say = logging.getLogger('app').warning; atexit.register(say, 'last'); say('first')"
+    command = [sys.executable, "-m", "watchkeep", "run", "--", sys.executable, "-c", app]
+    kept = {name: text for name, text in os.environ.items() if not name.startswith(("OTEL_", "WATCHKEEP_"))}
+    environment = {**kept, "OTEL_EXPORTER_OTLP_ENDPOINT": sink.endpoint}
+    subprocess.run(command, env=environment, capture_output=True, timeout=30, check=True)
+    assert [item.body for item in sink.logs()] == ["first", "last"]
+
+
+def test_what_is_told_at_the_end_is_told_after_the_last_drain(sink):
+    """Who keeps records back, as the console does, is called when there will be no more of them."""
+    body = """
+        told = []
+        pipeline.sinks = (lambda signal, items: told.extend(items if signal == "traces" else ()),)
+        pipeline.at_end = lambda: print("at the end:", len(told), file=sys.stderr)
+        pipeline.start(); atexit.register(make, 0, 10); ready()
+    """
+    assert run(sink, body).stderr.splitlines() == ["at the end: 10"]
+
+
 DEAD = {
     "refuse": None,
     "hang": {"name": "hang"},

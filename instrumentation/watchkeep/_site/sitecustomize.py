@@ -17,9 +17,33 @@ def start() -> None:
         return
     try:
         from watchkeep import auto
-    except ImportError:
+
+        auto.start("run")
+    except Exception as error:  # noqa: BLE001 - whatever we are, the program runs
+        if isinstance(error, ImportError) and not is_here():
+            return
+        say(error)
+
+
+def is_here() -> bool:
+    """Tell whether this interpreter has a package of ours, be it half of one."""
+    from importlib.machinery import PathFinder
+
+    spec = PathFinder.find_spec("watchkeep")
+    return spec is not None and spec.origin is not None
+
+
+def say(error: Exception) -> None:
+    """Say in one line that we are broken, and what to do."""
+    if sys.stderr is None:
         return
-    auto.start("run")
+    try:
+        sys.stderr.write(
+            f"watchkeep: this installation is broken ({type(error).__name__}: {error}); your app runs without "
+            f"telemetry. Install it again: {sys.executable} -m pip install --force-reinstall watchkeep\n"
+        )
+    except (OSError, ValueError):  # a closed stderr
+        return
 
 
 def chain() -> bool:

@@ -11,41 +11,48 @@ import signal
 import sys
 import threading
 import time
-import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from watchkeep import guard
+from watchkeep import auto, guard
 
 if TYPE_CHECKING:
     from types import FrameType
 
     from watchkeep.export.pipeline import Pipeline
 
-_watched: weakref.WeakSet[Pipeline] = weakref.WeakSet()
+_watched: set[Pipeline] = set()
 _hooked = False
-_exits: dict[int, Any] = {}  # atexit callbacks by id of their pipeline
 
 
 def watch(pipeline: Pipeline) -> None:
     """Make sure that `pipeline` is emptied when the process ends, and starts anew in its children."""
-    global _hooked
     _watched.add(pipeline)
-    if not _hooked and hasattr(os, "register_at_fork"):
-        _hooked = True
-        os.register_at_fork(after_in_child=_in_child)
-    at_exit = _exits[id(pipeline)] = lambda: guard.run(pipeline.shutdown, pipeline.settings.exit_timeout)
-    atexit.register(at_exit)
+    _hook()
     guard.run(_join_multiprocessing, pipeline)
     if pipeline.settings.sigterm:
         guard.run(_install)
 
 
+def _hook() -> None:
+    global _hooked
+    if _hooked:
+        return
+    _hooked = True
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_in_child)
+    # Handlers run last in, first out: one from before the app's own sees also what those make.
+    if not auto.ends_with_us():
+        atexit.register(end)
+
+
+def end() -> None:
+    """Empty every pipeline within one limit, at the end of the process."""
+    _shut_down(list(_watched), time.monotonic())
+
+
 def forget(pipeline: Pipeline) -> None:
     """Undo `watch`."""
     _watched.discard(pipeline)
-    at_exit = _exits.pop(id(pipeline), None)
-    if at_exit is not None:
-        atexit.unregister(at_exit)
     if not _watched:
         guard.run(_uninstall)
 
@@ -130,7 +137,10 @@ def _put_off(number: int) -> bool:
 
 
 def _deliver() -> None:
-    pipelines = list(_watched)
-    deadline = (_since or time.monotonic()) + max((pipeline.settings.exit_timeout for pipeline in pipelines), default=0)
+    _shut_down(list(_watched), _since or time.monotonic(), inline=False)
+
+
+def _shut_down(pipelines: list[Pipeline], since: float, inline: bool = True) -> None:
+    deadline = since + max((pipeline.settings.exit_timeout for pipeline in pipelines), default=0)
     for pipeline in pipelines:
-        pipeline.shutdown(max(0.0, deadline - time.monotonic()), inline=False)
+        guard.run(pipeline.shutdown, max(0.0, deadline - time.monotonic()), inline)

@@ -50,6 +50,7 @@ class Pipeline:
         logs_enabled: bool = True,
         metrics_enabled: bool = True,
         sinks: Iterable[Sink] = (),
+        at_end: Callable[[], None] | None = None,
     ) -> None:
         self.settings = settings
         self.resource = resource
@@ -57,6 +58,7 @@ class Pipeline:
         self.collect = collect
         self.enabled = {TRACES: spans_enabled, LOGS: logs_enabled, METRICS: metrics_enabled}
         self.sinks = tuple(sinks)
+        self.at_end = at_end  # called when the sinks have had everything
         self.started = False
         self._make()
 
@@ -64,6 +66,7 @@ class Pipeline:
         """Make all that a forked child must not share with its parent."""
         self.start_ns = time.time_ns()
         self.closed = False
+        self._complete = True
         self._origins: dict[str, Gate] = {}
         self._for_sinks: deque[tuple[str, list[Any]]] = deque(maxlen=_MAX_FOR_SINKS)
         self._working = allocate_lock()
@@ -143,29 +146,51 @@ class Pipeline:
             lifecycle.watch(self)
 
     def flush(self, timeout: float = 3.0) -> bool:
-        """Send all that is there; return whether it all arrived within `timeout` seconds."""
+        """Send all that is there; return whether it all arrived within `timeout` seconds, False after a shutdown."""
+        if self.closed:
+            return False
         flush = Flush(timeout)
         guard.run(self._finish, flush)
         return flush.complete
 
     def shutdown(self, timeout: float = 3.0, inline: bool = True) -> bool:
-        """Send all that is there and stop; return whether nothing was lost at the end.
+        """Send all that is there and stop; return whether nothing was lost at the end, again and again the same.
 
         `inline` false: the worker alone may run the app's or our locks, as in a signal handler.
         """
         if self.closed:
-            return True
+            return self._complete
         self.closed = True
         flush = Flush(timeout, final=True)
         if inline or self._worker.alive():
             guard.run(self._finish, flush)
         if inline and not flush.drained.set:
             guard.run(self._drain)
+            self._end_sinks()
         lifecycle.forget(self)
         left = self._close()
         if self.started:
             self._voice.last_words(list(self.lanes.values()))
-        return flush.complete and not left
+        self._complete = flush.complete and not left
+        return self._complete
+
+    def again(self) -> Pipeline:
+        """Return a pipeline that goes on where this one was shut down; what ended since is counted as lost here."""
+        guard.run(self._drain)
+        made = Pipeline(
+            self.settings,
+            self.resource,
+            drain=self.drain,
+            collect=self.collect,
+            spans_enabled=self.enabled[TRACES],
+            logs_enabled=self.enabled[LOGS],
+            metrics_enabled=self.enabled[METRICS],
+            sinks=self.sinks,
+            at_end=self.at_end,
+        )
+        made._deltas = self._deltas
+        made._first_record = self._first_record
+        return made
 
     def _finish(self, flush: Flush) -> None:
         if not self._worker.alive() or self._worker.here():
@@ -260,6 +285,8 @@ class Pipeline:
 
     def _flush(self, flush: Flush) -> bool:
         self._drain()
+        if flush.final:
+            self._end_sinks()
         flush.drained.now()
         lost = self._lost()
         if METRICS not in self.lanes:
@@ -313,6 +340,10 @@ class Pipeline:
         for sink in self.sinks:
             guard.run(sink, signal, items)
 
+    def _end_sinks(self) -> None:
+        if self.at_end is not None:
+            guard.run(self.at_end)
+
     def _collect_when_due(self) -> None:
         now = time.monotonic()
         if now >= self._metrics_due:
@@ -342,9 +373,7 @@ class Pipeline:
     def counts(self) -> dict[str, dict[str, Any]]:
         """Give, for each signal, what was sent, delivered, lost by reason and still waits."""
         queued: dict[str, Callable[[], int]] = {TRACES: self.spans.__len__, LOGS: self.logs.__len__}
-        return {
-            signal: lane.ledger.snapshot(queued.get(signal, lambda: 0)) for signal, lane in self.lanes.items()
-        }
+        return {signal: lane.ledger.snapshot(queued.get(signal, lambda: 0)) for signal, lane in self.lanes.items()}
 
     def health(self) -> list[MetricData]:
         """Describe exporters and queues in OpenTelemetry's own metrics."""
