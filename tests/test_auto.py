@@ -373,10 +373,10 @@ def test_other_imports_pay_next_to_nothing(place) -> None:
     """A module nobody waits for is left to the other finders after one dictionary look-up."""
     when_imported("wk_absent", pytest.fail)
     finder = sys.meta_path[0]
-    started = time.perf_counter()
+    started = time.thread_time()
     for _ in range(10_000):
         finder.find_spec("something.else", None, None)
-    assert (time.perf_counter() - started) / 10_000 < 20e-6
+    assert (time.thread_time() - started) / 10_000 < 20e-6
 
 
 def test_stop_leaves_no_trace(place) -> None:

@@ -21,7 +21,8 @@ from watchkeep.config import load
 from watchkeep.integrations._openai_content import read_answer, read_request
 from watchkeep.testing import Capture, capture
 
-CANARY = "the-canary-sings-4711"
+CANARY = "the-canary-sings-of-quetzals"
+FEATHERS = ("canary", "quetzal")  # parts of it that no id, number or name of ours holds by chance
 ASKED: Any = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"Say {CANARY}"}]
 TOOLS: Any = [
     {"type": "function", "function": {"name": "look", "description": "Looks.", "parameters": {"type": "object"}}}
@@ -85,8 +86,7 @@ def test_by_default_nothing_is_recorded(
     logging.getLogger().manager._clear_cache()  # type: ignore[attr-defined]
     assert told.count("chat gpt-4o") > 8
     assert any(log.scope.name.startswith("httpx") for log in captured.logs())
-    assert CANARY not in told
-    assert "4711" not in told
+    assert [feather for feather in FEATHERS if feather in told.lower()] == []
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def test_chunks_are_measured_one_by_one_only_when_set(llm_server, mode):
         assert point.count >= 6
         assert point.sum / point.count == pytest.approx(mean)
         assert point.max == pytest.approx(span.attributes[names.AGENT_RUNTIME_STREAM_GAP_MAX])
-        assert 0.005 < mean < 0.05
+        assert 0.005 < mean < 0.5  # 10 ms on an idle machine
 
 
 # -- rate limits -----------------------------------------------------------------------------------------------

@@ -562,7 +562,7 @@ def test_the_wait_for_the_lock_stands_on_the_operation_that_waited(watchkeep_cap
         breaker.call(work)
     first.join()
     waited = record.attributes[LOCK_KEY]
-    assert waited == pytest.approx(0.2, abs=0.05)
+    assert waited == pytest.approx(0.2, abs=0.1)
     assert watchkeep_capture.value(PHASE_TIME, resilience_call_phase="breaker_lock") == pytest.approx(waited)
     (point,) = watchkeep_capture.points(LOCK_WAIT, resilience_circuit_breaker_name="locked")
     assert point.count == 2
@@ -576,10 +576,10 @@ def test_a_free_lock_is_no_wait(watchkeep_capture):
     with enclosing() as record:
         for _ in range(5):
             breaker.call(work)
-    assert record.attributes.get(LOCK_KEY, 0) < 0.005
+    assert record.attributes.get(LOCK_KEY, 0) < 0.05  # microseconds; a busy machine may halt us in between
     (point,) = watchkeep_capture.points(LOCK_WAIT, resilience_circuit_breaker_name="free")
     assert point.count == 6
-    assert point.sum < 0.01
+    assert point.sum < 0.05
 
 
 # -- names ------------------------------------------------------------------------------------------------------
