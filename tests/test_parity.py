@@ -9,7 +9,7 @@ import yaml
 
 from support import parity
 from support.dashboard_rules import dashboards
-from support.queries import ANNOTATION, PANEL, RULE, Query, all_queries, dashboard_queries, rule_queries
+from support.queries import ANNOTATION, PANEL, RULE, Query, all_queries, dashboard_queries, link_queries, rule_queries
 from watchkeep import names
 
 
@@ -21,6 +21,13 @@ def _query(expr, language="promql"):
 def test_every_name_in_a_query_is_declared(file):
     """No panel, variable, annotation or rule asks for a metric, label or attribute that nobody emits."""
     assert [wrong for query in all_queries() if query.file == file for wrong in parity.unknown(query)] == []
+
+
+def test_every_name_in_a_link_is_declared():
+    """A span leads to metrics and logs that exist."""
+    found = link_queries()
+    assert {query.language for query in found} == {"promql", "logql"}
+    assert [wrong for query in found for wrong in parity.unknown(query)] == []
 
 
 @pytest.mark.parametrize("uid", sorted(dashboards()))

@@ -131,7 +131,10 @@ def unknown(query: Query) -> list[str]:
     check = {PROMQL: _unknown_promql, LOGQL: _unknown_logql, TRACEQL: _unknown_traceql}.get(query.language)
     if check is None:
         return []
-    return [f"{query.name}: {each}" for each in check(query.filled({"correlation": "", "session": ""}))]
+    return [
+        f"{query.name}: {each}"
+        for each in check(query.filled({"correlation": "", "session": "", "__trace.traceId": ""}))
+    ]
 
 
 def _unknown_promql(expr: str) -> Iterator[str]:

@@ -16,9 +16,10 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 DASHBOARDS = ROOT / "dashboards" / "json"
 ALERTS = ROOT / "alerts"
+DATASOURCES = ROOT / "dashboards" / "provisioning" / "datasources"
 
 PROMQL, LOGQL, TRACEQL, TRACE_ID = "promql", "logql", "traceql", "trace_id"
-PANEL, VARIABLE, ANNOTATION, RULE = "panel", "variable", "annotation", "rule"
+PANEL, VARIABLE, ANNOTATION, RULE, LINK = "panel", "variable", "annotation", "rule", "link"
 
 # What Grafana puts in: for its own variables, on a dashboard of one hour with metrics every ten seconds.
 DEFAULTS: dict[str, str] = {
@@ -33,9 +34,11 @@ DEFAULTS: dict[str, str] = {
     "service": ".+",
     "instance": ".*",
     "model": ".*",
+    # Of the span from which a link leads on.
+    "__tags": 'service_name=~".+"',
 }
 _LANGUAGES = {"prometheus": PROMQL, "loki": LOGQL, "tempo": TRACEQL}
-_VARIABLE = re.compile(r"\$(?:\{(\w+)(?::\w+)?\}|(\w+))")
+_VARIABLE = re.compile(r"\$(?:\{([\w.]+)(?::\w+)?\}|(\w+))")
 _LABEL_VALUES = re.compile(r"label_values\((?P<selector>.+),\s*(?P<label>\w+)\)", re.DOTALL)
 
 
@@ -48,7 +51,7 @@ class Query(NamedTuple):
     ref: str
     language: str  # promql, logql, traceql, or trace_id (the expression is then an id to be looked up)
     expr: str
-    kind: str  # panel, variable, annotation, rule
+    kind: str  # panel, variable, annotation, rule, link
     file: str
     instant: bool = False  # asked for the end of the time range only
 
@@ -89,6 +92,11 @@ def dashboard_queries(folder: Path = DASHBOARDS) -> list[Query]:
 def rule_queries(folder: Path = ALERTS) -> list[Query]:
     """Return every expression of the rule files."""
     return [query for file in sorted(folder.glob("*.rules.yaml")) for query in _of_rules(file)]
+
+
+def link_queries(folder: Path = DATASOURCES) -> list[Query]:
+    """Return every query that leads from a span to its metrics or logs; `__trace.traceId` is the trace's."""
+    return [query for file in sorted(folder.glob("*.yaml")) for query in _of_sources(file)]
 
 
 def panels(dashboard: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -142,6 +150,20 @@ def _of_rules(file: Path) -> Iterator[Query]:
         for rule in group["rules"]:
             title = rule.get("alert") or rule["record"]
             yield Query(group["name"], 0, title, "", PROMQL, str(rule["expr"]).strip(), RULE, where, True)
+
+
+def _of_sources(file: Path) -> Iterator[Query]:
+    where = _relative(file)
+    for source in yaml.safe_load(file.read_text(encoding="utf-8"))["datasources"]:
+        data = source.get("jsonData", {})
+        for each in data.get("tracesToMetrics", {}).get("queries", ()):
+            yield Query(source["uid"], 0, each["name"], "", PROMQL, _unescaped(each["query"]), LINK, where)
+        if query := data.get("tracesToLogsV2", {}).get("query"):
+            yield Query(source["uid"], 0, "Logs of the trace", "", LOGQL, _unescaped(query), LINK, where)
+
+
+def _unescaped(text: str) -> str:
+    return text.replace("$$", "$")  # a $ alone is for the environment
 
 
 def _relative(file: Path) -> str:
