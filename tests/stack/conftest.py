@@ -1,0 +1,99 @@
+"""The real servers, once for all tests of this folder: from the bundled files, on free ports, in their own home."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from stack.client import Alertmanager, Loki, Prometheus, Tempo
+from stack.http_on_loopback import Webhook
+from stack.scenario import App
+from stack.seeding import OVERRIDES, seeded
+from watchkeep.stack.errors import NoGo
+from watchkeep.stack.native import Native, free_ports
+
+NO_PROXY = {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
+
+
+@dataclass
+class Stores:
+    """Who answers queries; `tempo` is None where there is no Tempo."""
+
+    prometheus: Prometheus
+    alertmanager: Alertmanager
+    loki: Loki
+    tempo: Tempo | None
+
+    @classmethod
+    def of(cls, stack: Native) -> Stores:
+        """Name the servers of a stack."""
+        tempo = Tempo(stack.url("tempo")) if "tempo" in stack.names else None
+        return cls(
+            Prometheus(stack.url("prometheus")), Alertmanager(stack.url("alertmanager")), Loki(stack.url("loki")), tempo
+        )
+
+
+@pytest.fixture(scope="session")
+def servers() -> Mapping[str, str]:
+    """The environment that servers are started in; without them, and without Go to build them, tests are skipped."""
+    from watchkeep.stack import build
+    from watchkeep.stack.build import PROGRAMS
+
+    try:
+        for program in ("otelcol", "prometheus", "promtool", "alertmanager", "amtool", "loki"):
+            assert PROGRAMS[program].source
+            build.binary(program, say=lambda line: print(line, flush=True))
+    except NoGo as error:
+        pytest.skip(str(error))
+    return {name: text for name, text in os.environ.items() if name.lower() != "no_proxy"} | NO_PROXY
+
+
+@pytest.fixture(scope="session")
+def webhook() -> Iterator[Webhook]:
+    """Hears what the stack's Alertmanager tells."""
+    with Webhook() as heard:
+        yield heard
+
+
+@pytest.fixture(scope="session")
+def stack(servers: Mapping[str, str], webhook: Webhook, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Native]:
+    """The whole stack as it is bundled, the thresholds of some services lowered by a file of overrides."""
+    home = tmp_path_factory.mktemp("stack")
+    overrides = tmp_path_factory.mktemp("overrides")
+    (overrides / "tests.rules.yaml").write_text(OVERRIDES)
+    environ = {
+        **servers,
+        "WATCHKEEP_STACK_OVERRIDES": str(overrides),
+        "WATCHKEEP_ALERTS_WEBHOOK_URL": f"{webhook.url}/hook?token={CANARY_TOKEN}",
+    }
+    with Native(home, free_ports(), environ, without=["grafana"]) as running:
+        yield running
+
+
+CANARY_TOKEN = "hook-canary-7f31c05e"
+
+
+@pytest.fixture(scope="session")
+def stores(stack: Native) -> Stores:
+    """Who answers queries."""
+    return Stores.of(stack)
+
+
+@pytest.fixture(scope="session")
+def tempo(stack: Native, stores: Stores) -> Tempo:
+    """Tempo, where it is on PATH."""
+    if stores.tempo is None:
+        pytest.skip(stack.missing["tempo"])
+    return stores.tempo
+
+
+@pytest.fixture(scope="session")
+def day(stack: Native, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, App]]:
+    """The apps of a bad day, after it."""
+    folder: Path = tmp_path_factory.mktemp("day")
+    with seeded(stack, folder) as apps:
+        yield apps
