@@ -10,9 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "instrumentation")]
 
-from dashboards import build  # noqa: E402
-
 import signals  # noqa: E402 - beside this file
+from dashboards import build  # noqa: E402
 from watchkeep import auto, settings  # noqa: E402
 
 
