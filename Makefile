@@ -2,10 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+CHECKS := tests/test_alerts.py tests/test_collector.py tests/test_compose.py tests/test_dashboards.py tests/test_parity.py
 PYTHON_FOLDERS := instrumentation dashboards tests examples scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint generate lock bench clean
+.PHONY: help demo test check lint generate stack lock bench clean
 
 help: ## say what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,21 +23,27 @@ demo: $(READY) ## see a multi-agent app retry, wait, fail and recover, in this t
 
 test: $(READY) ## set up what is missing and pass the tests
 	$(BIN)/python scripts/envs.py
+	$(BIN)/python scripts/servers.py
 	$(BIN)/python scripts/generate.py --check
 	$(BIN)/ruff check $(PYTHON_FOLDERS)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
-check: $(READY) ## what is generated is fresh, style and types hold
+check: $(READY) ## what is generated is fresh; style, types, configurations, rules and dashboards hold
 	$(BIN)/python scripts/generate.py --check
 	$(BIN)/ruff check $(PYTHON_FOLDERS)
 	$(BIN)/mypy
+	$(BIN)/python scripts/servers.py
+	$(BIN)/python -m pytest -q $(CHECKS)
 
 lint: $(READY) ## style only
 	$(BIN)/ruff check $(PYTHON_FOLDERS)
 
-generate: $(READY) ## write what is generated: triggers, docs/signals.md, docs/settings.md, .env.example
+generate: $(READY) ## write what is generated: triggers, docs/signals.md, docs/settings.md, .env.example, dashboards
 	$(BIN)/python scripts/generate.py
+
+stack: $(READY) ## start the real servers, and say where to look
+	$(BIN)/python -m watchkeep stack up
 
 lock: $(READY) ## resolve requirements/*.in anew, with hashes and without a registry's address
 	@for name in $(basename $(notdir $(wildcard requirements/*.in))); do \
