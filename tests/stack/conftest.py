@@ -3,38 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
-from stack.client import Alertmanager, Loki, Prometheus, Tempo
+from stack.asking import Day, Stores
+from stack.client import Tempo
 from stack.http_on_loopback import Webhook
-from stack.scenario import App
 from stack.seeding import OVERRIDES, seeded
 from watchkeep.stack.errors import NoGo
 from watchkeep.stack.native import Native, free_ports
 
 NO_PROXY = {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
-
-
-@dataclass
-class Stores:
-    """Who answers queries; `tempo` is None where there is no Tempo."""
-
-    prometheus: Prometheus
-    alertmanager: Alertmanager
-    loki: Loki
-    tempo: Tempo | None
-
-    @classmethod
-    def of(cls, stack: Native) -> Stores:
-        """Name the servers of a stack."""
-        tempo = Tempo(stack.url("tempo")) if "tempo" in stack.names else None
-        return cls(
-            Prometheus(stack.url("prometheus")), Alertmanager(stack.url("alertmanager")), Loki(stack.url("loki")), tempo
-        )
 
 
 @pytest.fixture(scope="session")
@@ -92,8 +73,8 @@ def tempo(stack: Native, stores: Stores) -> Tempo:
 
 
 @pytest.fixture(scope="session")
-def day(stack: Native, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, App]]:
-    """The apps of a bad day, after it."""
-    folder: Path = tmp_path_factory.mktemp("day")
-    with seeded(stack, folder) as apps:
-        yield apps
+def day(stack: Native, stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
+    """A bad day of real apps, after it."""
+    begun = time.time()
+    with seeded(stack, tmp_path_factory.mktemp("day")) as apps:
+        yield Day(apps, stores, begun)
