@@ -193,3 +193,38 @@ def test_what_is_no_gzip_stays_as_it_is():
     whole = gzip.compress(b"y" * 1000)
     assert answer.plain([whole[:-9]]).startswith(b"y")
     assert answer.plain([whole[:8] + b"\xff" * 20]) == b""
+
+
+# -- the last events of a stream ---------------------------------------------------------------------------------
+
+
+def chunk(reason, usage=None, separators=(",", ":")):
+    choices = [{"index": 0, "delta": {"content": "w"}, "finish_reason": reason}]
+    data = {"id": "chatcmpl-7", "model": "gpt-4o-mini", "usage": usage, "choices": choices}
+    return f"data: {json.dumps(data, separators=separators)}\n\n".encode()
+
+
+COUNTED = {"prompt_tokens": 7, "completion_tokens": 9}
+ENDINGS = {
+    "finished and counted": ([chunk(None), chunk("stop"), chunk(None, COUNTED), DONE], ["stop"], 9),
+    "finished": ([chunk(None), chunk("length"), DONE], ["length"], None),
+    "finished, then silence": ([chunk("stop"), chunk(None), chunk(None), chunk(None)], ["stop"], None),
+    "with spaces": ([chunk(None, None, (", ", ": ")), chunk("stop", COUNTED, (", ", ": ")), DONE], ["stop"], 9),
+    "counted all along": ([chunk(None, {"completion_tokens": n}) for n in (1, 2, 3)], None, 3),
+    "cut": ([chunk(None), chunk(None), chunk(None)[:-30]], None, None),
+    "nothing": ([DONE], None, None),
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_the_last_events_say_how_an_answer_ended(watchkeep_capture, ending):
+    """Finish reason, tokens and model come from whichever of the last events say them."""
+    parts, reasons, tokens = ENDINGS[ending]
+    client = client_of(lambda: parts, **{"content-type": "text/event-stream"})
+    asked = client.chat.completions.with_streaming_response
+    with asked.create(model="m", messages=MESSAGES, stream=True) as response:
+        assert b"".join(response.iter_bytes()) == b"".join(parts)
+    (chat,) = watchkeep_capture.spans("chat")
+    assert chat.attributes.get(names.GEN_AI_RESPONSE_FINISH_REASONS) == reasons
+    assert chat.attributes.get(names.GEN_AI_USAGE_OUTPUT_TOKENS) == tokens
+    assert chat.attributes.get(names.GEN_AI_RESPONSE_MODEL) == (None if ending == "nothing" else "gpt-4o-mini")

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from watchkeep import names
 from watchkeep.reads import Reads
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ MAX_DECODED = 1 << 18  # bytes of an answer that are parsed
 MAX_TAIL = 1 << 16  # bytes at the end of an answer in which its usage is looked for
 _USAGE = re.compile(rb"""(?<!\\)"usage"\s*:\s*\{""")
 _MODEL = re.compile(rb'(?<!\\)"model"\s*:\s*"([\w.:/@-]{1,200})"')
+_UNFINISHED = (b'"finish_reason":null', b'"finish_reason": null')
+_COUNTED = (b'"usage":{', b'"usage": {')
 _GZIP = b"\x1f\x8b"
 _MOST_ENCODED = 1 << 22  # bytes that are made of an encoded body: the work is a few milliseconds
 _STEP = 1 << 16
@@ -34,11 +37,26 @@ def read_body(call: LLMCall) -> None:
     if content[:1] in (b"{", b"["):
         _read_json(call, content)
     else:
-        for line in content.splitlines():
-            if line.startswith(b"data:"):
-                _read_json(call, line[5:])
+        lines = content.splitlines()
+        _read_events(call, [line[5:] for line in lines if line.startswith(b"data:") and b"{" in line])
     if call.usage is None:
         _read_usage(call, content)
+
+
+def _read_events(call: LLMCall, events: list[bytes]) -> None:
+    # Decoding is what costs: where the text is not wanted, events that carry nothing but a piece of it are passed over.
+    told = events
+    if call.kept is None and names.GEN_AI_REQUEST_CHOICE_COUNT not in call.attributes:
+        told = [event for event in events if not _goes_on(event)]
+    for event in told:
+        _read_json(call, event)
+    if not call.facts:  # what is said of the answer itself stands in every event
+        for event in events[:1]:
+            _read_json(call, event)
+
+
+def _goes_on(event: bytes) -> bool:
+    return (_UNFINISHED[0] in event or _UNFINISHED[1] in event) and not (_COUNTED[0] in event or _COUNTED[1] in event)
 
 
 def _read_usage(call: LLMCall, content: bytes) -> None:

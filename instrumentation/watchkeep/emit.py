@@ -177,13 +177,17 @@ class Emitter:
         cells, scope, attributes = self.cells, record.scope, record.attributes
         trace_id = record.trace_id if record.sampled else 0
         known: dict[int, tuple[Any, ...]] = {}
+        labels: tuple[Any, ...] | None
         for metric, value_of, extra in record.measures:
             value = value_of(record)
             if value is None:
                 continue
-            labels = known.get(id(metric.labels)) if extra is None else _labels(metric, {**attributes, **extra})
-            if labels is None:
-                labels = known[id(metric.labels)] = _labels(metric, attributes)
+            if extra is not None:
+                labels = tuple([extra[key] if key in extra else attributes.get(key) for key in metric.labels])
+            else:
+                labels = known.get(id(metric.labels))
+                if labels is None:
+                    labels = known[id(metric.labels)] = _labels(metric, attributes)
             series = cells.of(metric, scope)
             for one in value if type(value) is list else (value,):
                 series.add(labels, one, trace_id, record.span_id, record.start_ns)

@@ -27,8 +27,10 @@ class Reading:
         asked, arrived = stamps[0::2], stamps[1::2]
         if self.chunks and asked:
             self.consumer += asked[0] - self.last
-        self.stream += sum(arrived) - sum(asked[: len(arrived)])
-        self.consumer += sum(asked[1:]) - sum(arrived[: max(len(asked) - 1, 0)])
+        waited = sum(arrived) - sum(asked[: len(arrived)])
+        self.stream += waited
+        if asked:
+            self.consumer += stamps[-1] - stamps[0] - waited
         if arrived:
             self._arrivals([self.last, *arrived] if self.chunks else arrived)
             self.chunks += len(arrived)
