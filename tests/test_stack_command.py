@@ -388,13 +388,16 @@ def test_logs_stay_small(tmp_path: Path) -> None:
 def test_logs_follow(home: Home) -> None:
     """`logs -f` shows what is written from now on, of every server with its name."""
     home.up()
-    child = home.start("logs", "-f", "-n", "1")
-    assert child.stdout is not None
-    read = iter(child.stdout.readline, "")
-    assert any(line.startswith("loki         | loki start 1") for line in read)
+    shown = home.folder / "shown"
+    with shown.open("w") as out:
+        child = home.start("logs", "-f", "-n", "1", stdout=out)
+    until(lambda: "loki         | loki start 1\n" in shown.read_text())
     with (home.home / "logs/loki.log").open("a") as log:
-        log.write("and now this\n")
-    assert any(line == "loki         | and now this\n" for line in read)
+        log.write("and now ")
+        log.flush()
+        until(lambda: "supervisor   | " in shown.read_text())
+        log.write("this\n")
+    until(lambda: "loki         | and now this\n" in shown.read_text())
     child.send_signal(signal.SIGINT)
     child.communicate(timeout=10)
     assert "no server nope is known" in one_line(home.run("logs", "nope", "--native"))

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 from watchkeep.stack import state as states
 from watchkeep.stack.build import PROGRAMS, SERVING
@@ -47,14 +48,14 @@ class Home:
         """Make a program misbehave: dies, deaf, slow, version."""
         (self.programs / f"{program}.{what}").write_text(text)
 
-    def start(self, *words: str, **environ: str) -> subprocess.Popen[str]:
+    def start(self, *words: str, stdout: int | IO[str] = subprocess.PIPE, **environ: str) -> subprocess.Popen[str]:
         """Start the command without waiting for its end."""
         return subprocess.Popen(
             [sys.executable, "-m", "watchkeep", "stack", *words],
             env={**self.environ, **environ},
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -14,7 +14,7 @@ from typing import BinaryIO
 from watchkeep.stack import build, docker, layout, report, staging, supervisor
 from watchkeep.stack import state as states
 from watchkeep.stack.errors import StackError
-from watchkeep.stack.native import tail
+from watchkeep.stack.native import last
 from watchkeep.stack.servers import SERVERS, Place
 
 _FOLLOW = 0.3
@@ -156,8 +156,7 @@ def _logs(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         opened = {file: stack.enter_context(file.open("rb")) for file in files}
         for file, reader in opened.items():
-            _print(tail(file, options.lines).splitlines(), marks[file])
-            reader.seek(0, os.SEEK_END)
+            _print(last(reader, options.lines).splitlines(), marks[file])
         while options.follow:
             for file, reader in opened.items():
                 _print(_new(reader), marks[file])
@@ -174,6 +173,9 @@ def _new(reader: BinaryIO) -> Iterator[str]:
     if os.fstat(reader.fileno()).st_size < reader.tell():  # it was emptied
         reader.seek(0)
     for line in reader:
+        if not line.endswith(b"\n"):  # the rest of it is still being written
+            reader.seek(-len(line), os.SEEK_CUR)
+            return
         yield line.decode("utf-8", "replace").rstrip("\n")
 
 

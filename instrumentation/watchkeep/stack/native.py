@@ -28,7 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, BinaryIO
 
 from watchkeep.stack import build, layout, staging
 from watchkeep.stack import state as states
@@ -421,7 +421,7 @@ class Native:
 
 def _extras(home: Path, environ: Mapping[str, str]) -> Iterator[Path]:
     """Give the further files of the collector: ours for one more back end, and the user's, parted as PATH is."""
-    if environ.get(staging.EXTRA_ENDPOINT):
+    if environ.get(staging.EXTRA_ENDPOINT) and not environ.get(EXTRAS):
         yield home / "etc" / "collector" / "extras.yaml"
     for text in filter(None, environ.get(EXTRAS, "").split(os.pathsep)):
         path = Path(text).expanduser().absolute()
@@ -462,10 +462,16 @@ def tail(path: Path, lines: int) -> str:
     """Read the last lines of a log, 64 KiB at most."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 65_536))
-            return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-lines:])
+            return last(file, lines)
     except OSError:
         return ""
+
+
+def last(reader: BinaryIO, lines: int) -> str:
+    """Read the last lines of an open log, 64 KiB at most, and leave the reader behind them."""
+    end = reader.seek(0, os.SEEK_END)
+    begin = reader.seek(max(0, end - 65_536))
+    return "\n".join(reader.read(end - begin).decode("utf-8", "replace").splitlines()[-lines:])
 
 
 def _telling(text: str) -> str:
