@@ -136,13 +136,13 @@ class Scenario:
     apps: dict[str, App] = field(default_factory=dict)
     _open: ExitStack = field(default_factory=ExitStack)
 
-    def start(self, name: str, command: Sequence[str], plan: Any, **more: str) -> App:
-        """Start one app, watched, with a provider of its own."""
+    def start(self, name: str, command: Sequence[str], plan: Any, service: str = "", **more: str) -> App:
+        """Start one app, watched, with a provider of its own; its service is called as it is, or as told."""
         server = self._open.enter_context(LLMServer(plan))
         log = self.folder / f"{name}.log"
         out = self._open.enter_context(log.open("w"))
         process = subprocess.Popen(
-            [*watched(name), *command],
+            [*watched(service or name), *command],
             env=environment(self.collector, server.base_url, **more),
             stdin=subprocess.PIPE,
             stdout=out,
@@ -162,6 +162,11 @@ class Scenario:
         """Start the multi-agent example as `make demo` does."""
         plan = json.loads((EXAMPLE / "plan.json").read_text())
         return self.start("multi-agent", demo.APP, plan, **{**demo.SETTINGS, **more})
+
+    def stubborn(self, name: str, service: str, breaker: str, patience: float) -> App:
+        """Start an app whose breaker opens at once and tries again after `patience` seconds."""
+        command = [sys.executable, str(APPS / "stubborn.py"), str(patience), breaker]
+        return self.start(name, command, PLANS["stubborn"], service)
 
     def start_chatter(self, name: str, **more: str) -> App:
         """Start an app that asks and is answered, twice a second, under a name."""

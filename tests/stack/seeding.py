@@ -54,7 +54,7 @@ def seeded(stack: Native, folder: Path) -> Iterator[Mapping[str, App]]:
         try:
             unlucky = Scenario(gateway.url, folder, apps.apps)
             unlucky.start_chatter("unlucky", OTEL_BSP_MAX_QUEUE_SIZE="20", OTEL_BLRP_MAX_QUEUE_SIZE="20")
-            stubborn = apps.small("stubborn", "600")
+            stubborn = apps.small("stubborn", "600", "stubborn-llm")
             first = apps.start_chatter("chatter")
             ends = [
                 apps.example(),

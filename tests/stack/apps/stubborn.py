@@ -12,7 +12,7 @@ import pybreaker
 from openai import OpenAI, OpenAIError
 
 log = logging.getLogger("stubborn")
-breaker = pybreaker.CircuitBreaker(fail_max=2, reset_timeout=float(sys.argv[1]), name="stubborn-llm")
+breaker = pybreaker.CircuitBreaker(fail_max=2, reset_timeout=float(sys.argv[1]), name=sys.argv[2])
 client = OpenAI(max_retries=0)
 question = "down"
 
