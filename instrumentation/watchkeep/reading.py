@@ -6,6 +6,7 @@ is what one read brought.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from operator import sub
 
 FOLD_ABOVE = 20_000  # stamps that an open stream may hold before they are summed up
@@ -36,10 +37,11 @@ class Reading:
             self.chunks += len(arrived)
 
     def _arrivals(self, arrived: list[int]) -> None:
-        gaps = list(map(sub, arrived[1:], arrived))
-        self.gap_max = max(self.gap_max, max(gaps, default=0))
+        gaps: Iterable[int] = map(sub, arrived[1:], arrived)
         if self.gaps is not None:
+            gaps = list(gaps)
             self.gaps.extend(gaps)
+        self.gap_max = max(self.gap_max, max(gaps, default=0))
         self.first = self.first or arrived[0]
         self.last = arrived[-1]
 
