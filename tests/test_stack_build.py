@@ -291,7 +291,7 @@ def test_the_wheel_has_the_files(wheel: Path) -> None:
         for each in (ROOT / tree).rglob("*")
         if each.is_file()
     }
-    assert wanted <= set(found)
+    assert wanted | {Path("docker-compose.yml")} <= set(found)
     assert sorted(each.name for each in wheel.iterdir() if not each.name.endswith(".dist-info")) == ["watchkeep"]
 
 

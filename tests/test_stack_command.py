@@ -487,12 +487,14 @@ def docker(home: Home) -> Path:
     """Put a `docker` on PATH whose engine answers, and which writes down what it is told."""
     told = home.folder / "told"
     script = home.programs / "docker"
-    script.write_text(f'#!/bin/sh\necho "$@" >>{told}\n')
+    variables = '"$WATCHKEEP_SECRETS_DIR $WATCHKEEP_COLLECTOR_OVERLAY $WATCHKEEP_EXTRA_OTLP_HEADERS"'
+    lines = ["#!/bin/sh", f'echo "$@" >>{told}', f"echo {variables} >>{told}"]
+    lines.append(f'[ "$2" != --project-name ] || env >>{told}.env')
+    script.write_text("\n".join(lines) + "\n")
     script.chmod(0o755)
     return told
 
 
-@pytest.mark.skipif(not (files() / "docker-compose.yml").is_file(), reason="docker-compose.yml is not there yet")
 def test_verbs_of_containers(home: Home, docker: Path) -> None:
     """Where an engine answers, each action is one of compose, with the bundled file."""
     base = f"compose --project-name watchkeep --file {files() / 'docker-compose.yml'}"
@@ -505,10 +507,23 @@ def test_verbs_of_containers(home: Home, docker: Path) -> None:
     ):
         docker.unlink(missing_ok=True)
         home.run(*words)
-        assert docker.read_text().splitlines()[-1] == f"{base} {expected}"
+        assert docker.read_text().splitlines()[-2] == f"{base} {expected}"
     password = home.home / "secrets/grafana_admin_password"
     assert stat.S_IMODE(password.stat().st_mode) == 0o600
     assert len(password.read_text()) > 20
+
+
+def test_secrets_of_containers(home: Home, docker: Path) -> None:
+    """Containers get secrets as files of one folder, and no variable of compose holds one."""
+    home.run("up", WATCHKEEP_ALERTS_SLACK_URL=CANARY)
+    folder = home.home / "run/secrets"
+    assert (folder / "alerts_slack_url").read_text() == CANARY
+    assert (folder / "grafana_admin_password").is_file()
+    home.run("up", WATCHKEEP_EXTRA_OTLP_ENDPOINT="https://x", WATCHKEEP_EXTRA_OTLP_HEADERS=f"{{api-key: {CANARY}}}")
+    in_container = "${file:/run/watchkeep/secrets/extra_otlp_headers}"
+    assert docker.read_text().splitlines()[-1] == f"{folder} extras.yaml {in_container}"
+    assert not (folder / "alerts_slack_url").exists()
+    assert CANARY not in docker.with_suffix(".env").read_text()
 
 
 def test_processes_in_spite_of_an_engine(home: Home, docker: Path) -> None:

@@ -89,19 +89,20 @@ def _programs(without: Sequence[str], say: build.Say) -> None:
 
 
 def _up_by_docker(home: Path) -> int:
-    place = Place(layout.make(home), {})
-    layout.make(place.secrets)
-    staging.password(place)
-    status = docker.compose(["up", "--detach", "--wait"], {}, home)
+    place = report.containers(home, os.environ)
+    for folder in (home, place.run, place.secrets):
+        layout.make(folder)
+    staging.lay_secrets(place, os.environ)
+    status = docker.compose(["up", "--detach", "--wait"], os.environ, home)
     if status == 0:
-        print("\n".join(report.places(report.default_place(home), {})))
+        print("\n".join(report.places(place, {})))
     return status
 
 
 def _down(options: argparse.Namespace) -> int:
     home = layout.home()
     if _by_docker(options, home):
-        return docker.compose(["down"], {}, home)
+        return docker.compose(["down"], os.environ, home)
     stopped = supervisor.stop(home, _say)
     print(f"stopped {', '.join(stopped)}; what they kept is in {home / 'data'}" if stopped else "nothing runs")
     return 0
@@ -123,8 +124,8 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _status_by_docker(home: Path) -> int:
-    status = docker.compose(["ps", "--all"], {}, home)
-    place = report.default_place(home)
+    status = docker.compose(["ps", "--all"], os.environ, home)
+    place = report.containers(home, os.environ)
     good = report.all_ready(place)
     print(f"alerts {report.reach(place.ports['alertmanager'], place.secrets)}")
     return status or (0 if good else 1)
@@ -133,7 +134,7 @@ def _status_by_docker(home: Path) -> int:
 def _build(options: argparse.Namespace) -> int:
     home = layout.home()
     if not options.programs and _by_docker(options, home):
-        return docker.compose(["pull", "--ignore-buildable"], {}, home)
+        return docker.compose(["pull", "--ignore-buildable"], os.environ, home)
     for name in options.programs or build.SERVING:
         print(f"{name:<13} {build.binary(name, say=_say)}", flush=True)
     return 0
@@ -148,7 +149,7 @@ def _logs(options: argparse.Namespace) -> int:
         raise StackError(f"no server {options.server} is known; known are {', '.join(SERVERS)}, supervisor")
     if _by_docker(options, home):
         words = ["logs", f"--tail={options.lines}", *(["--follow"] if options.follow else [])]
-        return docker.compose([*words, *([options.server] if options.server else [])], {}, home)
+        return docker.compose([*words, *([options.server] if options.server else [])], os.environ, home)
     files = _log_files(home, options.server)
     if not files:
         raise StackError(f"no log is there yet in {home / 'logs'}; start the servers: watchkeep stack up")

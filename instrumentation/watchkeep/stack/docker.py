@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from watchkeep.stack import layout
+from watchkeep.stack import layout, staging
 from watchkeep.stack.errors import StackError
 
 _PROJECT = "watchkeep"
 _ASK_SECONDS = 10
+_SECRETS = "/run/watchkeep/secrets"  # in the containers
 
 
 def available() -> bool:
@@ -49,6 +49,9 @@ def command(words: Sequence[str]) -> list[str]:
 
 def compose(words: Sequence[str], environ: Mapping[str, str], home: Path) -> int:
     """Run compose in this terminal and give its exit status."""
-    given = {**os.environ, **environ}
-    given.setdefault("WATCHKEEP_SECRETS_DIR", str(home / "secrets"))
+    given = {name: value for name, value in environ.items() if not staging.is_private(name)}
+    given |= staging.extra_headers(_SECRETS, environ)
+    given[staging.SECRETS] = str(home / "run" / "secrets")
+    if staging.overlay(environ):
+        given[staging.OVERLAY] = staging.overlay(environ)
     return subprocess.run(command(words), env=given, check=False).returncode  # noqa: S603 - fixed words

@@ -393,7 +393,7 @@ class Native:
         memory = SERVERS[name].memory
         if name == "collector":
             memory = int(given.setdefault("WATCHKEEP_COLLECTOR_MEMORY_MIB", str(memory)))
-            given.update(staging.extra_headers(self._place, self._environ))
+            given.update(staging.extra_headers(str(self._place.run / "secrets"), self._environ))
         given.setdefault("GOMEMLIMIT", f"{memory}MiB")
         given.update(port_variables(self._place.ports, self._environ))
         given.update(
@@ -411,23 +411,27 @@ class Native:
         return {
             "GF_SERVER_HTTP_ADDR": LOOPBACK,
             "GF_SERVER_HTTP_PORT": str(self._place.ports["grafana"]),
+            "GF_PATHS_CONFIG": str(self._place.etc / "collector" / "grafana.ini"),
             "GF_PATHS_DATA": str(self._place.data / "grafana"),
             "GF_PATHS_LOGS": str(self._place.data / "grafana" / "log"),
             "GF_PATHS_PLUGINS": str(self._place.data / "grafana" / "plugins"),
             "GF_PATHS_PROVISIONING": str(self._place.etc / "dashboards" / "provisioning"),
-            "GF_SECURITY_ADMIN_PASSWORD__FILE": str(staging.password_file(self._place)),
+            "GF_SECURITY_ADMIN_PASSWORD": f"$__file{{{staging.password_file(self._place)}}}",
         }
 
 
 def _extras(home: Path, environ: Mapping[str, str]) -> Iterator[Path]:
-    """Give the further files of the collector: ours for one more back end, and the user's, parted as PATH is."""
-    if environ.get(staging.EXTRA_ENDPOINT) and not environ.get(EXTRAS):
-        yield home / "etc" / "collector" / "extras.yaml"
+    """Give the further files of the collector: the user's, parted as PATH is, or the bundled one that is asked for."""
     for text in filter(None, environ.get(EXTRAS, "").split(os.pathsep)):
         path = Path(text).expanduser().absolute()
         if not path.is_file():
             raise StackError(f"{path} is no file; {EXTRAS} names further files of configuration for the collector")
         yield path
+    bundled = staging.overlay(environ)
+    if bundled and not environ.get(EXTRAS):
+        if not (layout.files() / "collector" / bundled).is_file():
+            raise StackError(f"{staging.OVERLAY}={bundled} is no file of collector/; {EXTRAS} names one of your own")
+        yield home / "etc" / "collector" / bundled
 
 
 def _is_free(number: int) -> bool:

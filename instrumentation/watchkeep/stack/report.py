@@ -10,7 +10,7 @@ from pathlib import Path
 from watchkeep.stack import staging
 from watchkeep.stack import state as states
 from watchkeep.stack.native import get, is_ready
-from watchkeep.stack.servers import LOOPBACK, PORTS, SERVERS, Place
+from watchkeep.stack.servers import LOOPBACK, SERVERS, Place, given_ports
 
 _MIB = 1024 * 1024
 _HEAD = ("server", "state", "ready", "pid", "address", "memory", "disk", "version")
@@ -78,9 +78,9 @@ def _size(count: int) -> str:
 # Where to look
 
 
-def default_place(home: Path) -> Place:
-    """Give the place of the containers: the ports are published under their own numbers."""
-    return Place(home, {port.name: port.default for port in PORTS.values()})
+def containers(home: Path, environ: Mapping[str, str]) -> Place:
+    """Give the place of the containers, as their ports are published."""
+    return Place(home, given_ports({name: value for name, value in environ.items() if name.endswith("_PORT")}))
 
 
 def all_ready(place: Place) -> bool:

@@ -32,14 +32,14 @@ PORTS = {
         Port("otlp_http", "collector", 4318, ("WATCHKEEP_OTLP_HTTP_PORT",)),
         Port("otlp_grpc", "collector", 4317, ("WATCHKEEP_OTLP_GRPC_PORT",)),
         Port("collector_health", "collector", 13133, ("WATCHKEEP_COLLECTOR_HEALTH_PORT",)),
-        Port("prometheus", "prometheus", 9090, ("WATCHKEEP_PROMETHEUS_URL",)),
-        Port("alertmanager", "alertmanager", 9093, ("WATCHKEEP_ALERTMANAGER_URL",)),
+        Port("prometheus", "prometheus", 9090, ("WATCHKEEP_PROMETHEUS_PORT", "WATCHKEEP_PROMETHEUS_URL")),
+        Port("alertmanager", "alertmanager", 9093, ("WATCHKEEP_ALERTMANAGER_PORT", "WATCHKEEP_ALERTMANAGER_URL")),
         Port("loki", "loki", 3100, ("WATCHKEEP_LOKI_PORT", "WATCHKEEP_LOKI_URL")),
         Port("loki_grpc", "loki", 9095, ("WATCHKEEP_LOKI_GRPC_PORT",)),
         Port("tempo", "tempo", 3200, ("WATCHKEEP_TEMPO_PORT", "WATCHKEEP_TEMPO_URL")),
         Port("tempo_grpc", "tempo", 9096, ("WATCHKEEP_TEMPO_GRPC_PORT",)),
         Port("tempo_otlp", "tempo", 4418, ("WATCHKEEP_TEMPO_OTLP_PORT", "WATCHKEEP_TEMPO_OTLP_URL")),
-        Port("grafana", "grafana", 3000, ("WATCHKEEP_GRAFANA_URL",)),
+        Port("grafana", "grafana", 3000, ("WATCHKEEP_GRAFANA_PORT", "WATCHKEEP_GRAFANA_URL")),
     )
 }
 
@@ -236,14 +236,14 @@ def given_ports(environ: Mapping[str, str]) -> dict[str, int]:
 
 
 def _given(port: Port, environ: Mapping[str, str]) -> int:
-    for variable in port.variables:
-        text = environ.get(variable, "").strip()
-        if not text:
-            continue
-        number = _of_url(port, variable, text) if variable.endswith("_URL") else _number(variable, text)
-        if number:
-            return number
-    return port.default
+    numbers = [_read(port, variable, environ.get(variable, "").strip()) for variable in port.variables]
+    return next(filter(None, numbers), port.default)
+
+
+def _read(port: Port, variable: str, text: str) -> int:
+    if not text:
+        return 0
+    return _of_url(port, variable, text) if variable.endswith("_URL") else _number(variable, text)
 
 
 def _number(variable: str, text: str) -> int:

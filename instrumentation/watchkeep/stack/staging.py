@@ -15,6 +15,7 @@ from watchkeep.stack.servers import SERVERS, Place
 
 OVERRIDES = "WATCHKEEP_STACK_OVERRIDES"
 SECRETS = "WATCHKEEP_SECRETS_DIR"
+OVERLAY = "WATCHKEEP_COLLECTOR_OVERLAY"
 EXTRA_ENDPOINT = "WATCHKEEP_EXTRA_OTLP_ENDPOINT"
 EXTRA_HEADERS = "WATCHKEEP_EXTRA_OTLP_HEADERS"
 _ALERTS = "WATCHKEEP_ALERTS_"
@@ -34,8 +35,7 @@ def stage(place: Place, environ: Mapping[str, str]) -> None:
     try:
         _copy(layout.files(), place.etc)
         _overrides(place, environ)
-        _secrets(place, environ)
-        password(place)
+        lay_secrets(place, environ)
     except shutil.Error as error:
         raise StackError(f"{place.etc} cannot be written ({error}); free it and try again") from None
     except OSError as error:
@@ -74,19 +74,22 @@ def _overrides(place: Place, environ: Mapping[str, str]) -> None:
         shutil.copyfile(file, into / file.name)
 
 
-def _secrets(place: Place, environ: Mapping[str, str]) -> None:
-    """Lay the ways to people into one folder: from the user's files, and from variables, which win."""
+def lay_secrets(place: Place, environ: Mapping[str, str]) -> Path:
+    """Lay all secrets of a run into one folder: the user's files, and what variables say, which wins."""
+    password(place)
     folder = place.run / "secrets"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700)
     given = Path(environ.get(SECRETS) or place.secrets).expanduser()
     if not given.is_dir():
         raise StackError(f"{given} is no folder; let {SECRETS} name the folder of your secrets")
-    for file in sorted(given.glob("alerts_*")):
-        write_private(folder / file.name, file.read_text("utf-8"))
+    for file in (password_file(place), *sorted(given.iterdir())):
+        if file.is_file():
+            write_private(folder / file.name, file.read_bytes())
     for name, value in environ.items():
         if is_private(name) and value:
-            write_private(folder / name.removeprefix("WATCHKEEP_").lower(), value)
+            write_private(folder / name.removeprefix("WATCHKEEP_").lower(), value.encode())
+    return folder
 
 
 def is_private(name: str) -> bool:
@@ -94,19 +97,24 @@ def is_private(name: str) -> bool:
     return name.startswith(_ALERTS) or name == EXTRA_HEADERS
 
 
-def extra_headers(place: Place, environ: Mapping[str, str]) -> dict[str, str]:
-    """Tell the collector the headers of a further back end, by their file."""
+def extra_headers(folder: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """Tell the collector the headers of a further back end by their file, in the folder of secrets as it sees it."""
     value = environ.get(EXTRA_HEADERS, "")
     if value and not value.startswith(_BY_FILE):
-        value = f"{_BY_FILE}{place.run / 'secrets' / 'extra_otlp_headers'}}}"
+        value = f"{_BY_FILE}{folder}/extra_otlp_headers}}"
     return {EXTRA_HEADERS: value} if value else {}
+
+
+def overlay(environ: Mapping[str, str]) -> str:
+    """Name the file of ours that is laid over the collector's own: extras.yaml as soon as a back end is named."""
+    return environ.get(OVERLAY, "") or ("extras.yaml" if environ.get(EXTRA_ENDPOINT) else "")
 
 
 def password(place: Place) -> None:
     """Make Grafana's password at the first start; there is no default one."""
     file = password_file(place)
     if not file.exists():
-        write_private(file, secrets.token_urlsafe(24))
+        write_private(file, secrets.token_urlsafe(24).encode())
 
 
 def password_file(place: Place) -> Path:
@@ -114,7 +122,7 @@ def password_file(place: Place) -> Path:
     return place.secrets / "grafana_admin_password"
 
 
-def write_private(path: Path, text: str) -> None:
+def write_private(path: Path, content: bytes) -> None:
     """Write a file that only this user can read."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(content)
