@@ -6,7 +6,7 @@ CHECKS := tests/test_alerts.py tests/test_collector.py tests/test_compose.py tes
 PYTHON_FOLDERS := instrumentation dashboards tests examples scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint generate stack lock bench clean
+.PHONY: help demo test check lint generate stack digests lock bench clean
 
 help: ## say what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -44,6 +44,9 @@ generate: $(READY) ## write what is generated: triggers, docs/signals.md, docs/s
 
 stack: $(READY) ## start the real servers, and say where to look
 	$(BIN)/python -m watchkeep stack up
+
+digests: $(READY) ## pin the images of docker-compose.yml to their digests; needs docker and a network
+	$(BIN)/python scripts/pin_digests.py
 
 lock: $(READY) ## resolve requirements/*.in anew, with hashes and without a registry's address
 	@for name in $(basename $(notdir $(wildcard requirements/*.in))); do \

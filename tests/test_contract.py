@@ -78,12 +78,12 @@ def test_switched_off_nothing_is_patched(name):
     code = (
         f"import importlib, watchkeep; watchkeep.instrument()\n"
         f"integration = importlib.import_module('watchkeep.integrations.{name}').INTEGRATION\n"
-        "from watchkeep import hook\n"
+        "from watchkeep import patching\n"
         "for module in integration.modules:\n"
         "    try: importlib.import_module(module)\n"
         "    except ImportError: pass\n"
-        "found = [hook.find(target.path) for target in integration.targets]\n"
-        "print([target for owner, name in filter(None, found) if hook.is_ours(target := getattr(owner, name))])"
+        "found = [patching.find(target.path) for target in integration.targets]\n"
+        "print([target for owner, name in filter(None, found) if patching.is_ours(target := getattr(owner, name))])"
     )
     done = child(code, WATCHKEEP_DISABLED_INTEGRATIONS=name)
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
@@ -105,9 +105,10 @@ def test_switched_off_altogether_nothing_is_touched(switch):
     code = (
         "import sys, threading, watchkeep; finders = list(sys.meta_path); print(watchkeep.instrument())\n"
         "import openai, logging\n"
-        "from watchkeep import hook\n"
+        "from watchkeep import patching\n"
         "print(finders == sys.meta_path, threading.active_count(),\n"
-        "      hook.is_ours(openai._base_client.SyncAPIClient.request), hook.is_ours(logging.Logger.makeRecord))"
+        "      patching.is_ours(openai._base_client.SyncAPIClient.request),\n"
+        "      patching.is_ours(logging.Logger.makeRecord))"
     )
     done = child(code, **switch)
     assert done.stdout == "False\nTrue 1 False False\n", done.stderr

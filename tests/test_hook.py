@@ -16,8 +16,9 @@ import pytest
 
 import watchkeep
 from llm_server import LLMServer
-from watchkeep import hook
-from watchkeep.hook import Patch, Target
+from watchkeep import patching
+from watchkeep.hook import Target
+from watchkeep.patching import Patch
 from watchkeep.testing import Capture
 
 SOURCE = """
@@ -82,7 +83,7 @@ def honest(function: Any) -> Any:
 
 
 def placed(target: Target) -> Patch:
-    made = hook.patch(target)
+    made = patching.patch(target)
     assert made is not None
     return made
 
@@ -96,12 +97,12 @@ def test_under_somebodys_wrapper(module: Any, kind: str, wrap: Callable[[Any], A
     theirs = wrap(getattr(module.Thing, name_of(kind)))
     setattr(module.Thing, name_of(kind), theirs)
     for round_ in range(3):
-        hook.unpatch(done)
+        patching.unpatch(done)
         assert called(module, kind) == 2
         assert seen.count == round_
         assert vars(module.Thing)[name_of(kind)] is theirs
         done = placed(target(kind, seen))
-        assert hook.patch(target(kind, seen)) is None
+        assert patching.patch(target(kind, seen)) is None
         assert called(module, kind) == 2
         assert seen.count == round_ + 1
 
@@ -112,7 +113,7 @@ def test_a_function_that_the_app_kept(module: Any, kind: str) -> None:
     seen = Seen()
     done = placed(target(kind, seen))
     kept = getattr(module.Thing(), name_of(kind))
-    hook.unpatch(done)
+    patching.unpatch(done)
     assert (asyncio.run(kept(1)) if kind == "async" else kept(1)) == 2
     assert seen.count == 0
 
@@ -123,7 +124,7 @@ def test_a_call_that_began_before_we_left_ends_as_ever(module: Any) -> None:
     inside: list[Patch] = []
 
     def slow(self: Any, value: int) -> int:
-        hook.unpatch(inside.pop())
+        patching.unpatch(inside.pop())
         return value + 1
 
     module.Thing.work = slow

@@ -6,10 +6,11 @@ import importlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from watchkeep import auto, cells, guard, hook, names, runtime
+from watchkeep import auto, cells, guard, names, patching, runtime
 from watchkeep.cells import Observation
-from watchkeep.hook import Patch, Target
+from watchkeep.hook import Target
 from watchkeep.integrations import Integration, scope
+from watchkeep.patching import Patch
 
 SCOPE = scope("health", names.SCHEMA_EXTENSION)
 COMPANION = "process"  # has no library of its own: it comes with the first that has one
@@ -47,7 +48,7 @@ def install_integration(integration: Integration) -> None:
     touched = set()
     for target in integration.targets:
         if auto.ready(target.module):
-            made = hook.patch(target)
+            made = patching.patch(target)
             if made is not None:
                 done.append(made)
                 touched.add(target.module)
@@ -66,7 +67,7 @@ def uninstall_all() -> None:
     """Give back every object that was wrapped, the last one first."""
     for name, done in list(_patches.items()):
         while done:
-            hook.unpatch(done.pop())
+            patching.unpatch(done.pop())
         integration = importlib.import_module(f"watchkeep.integrations.{name}").INTEGRATION
         if integration.stopped is not None:
             guard.run(integration.stopped)
@@ -79,7 +80,7 @@ def check(integration: Integration) -> list[Seam]:
     return [
         Seam(target, _advice(integration, target))
         for target in integration.targets
-        if auto.ready(target.module) and not target.sometimes and hook.find(target.path) is None
+        if auto.ready(target.module) and not target.sometimes and patching.find(target.path) is None
     ]
 
 

@@ -24,7 +24,7 @@ for _signal in ("TRACES", "METRICS", "LOGS"):
     os.environ.setdefault(f"OTEL_{_signal}_EXPORTER", "none")
 
 from llm_server import LLMServer  # noqa: E402 - the path and the environment come first
-from watchkeep import emit, guard, hook, installer  # noqa: E402
+from watchkeep import emit, guard, installer, patching  # noqa: E402
 
 NAME = sys.argv[1]
 MODULE = importlib.import_module(f"integrations.test_{NAME}")
@@ -51,7 +51,7 @@ def objects() -> dict[str, int]:
     """The identity of whatever stands at each target's path."""
     found = {}
     for target in INTEGRATION.targets:
-        place = hook.find(target.path)
+        place = patching.find(target.path)
         if place is not None:
             owner, name = place
             found[target.path] = id(vars(owner).get(name, getattr(owner, name)))

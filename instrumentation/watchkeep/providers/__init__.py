@@ -10,8 +10,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from watchkeep import guard, hook
-from watchkeep.hook import Patch, Target
+from watchkeep import guard, patching
+from watchkeep.hook import Target
+from watchkeep.patching import Patch
 
 if TYPE_CHECKING:
     from watchkeep.cells import Cells
@@ -44,7 +45,7 @@ def watch(package: str) -> None:
     place = PLACES[package]
     fallback.place(place.signal, sys.modules[place.module])
     if package not in _patches:
-        made = hook.patch(Target(f"{place.module}:{place.setter}", lambda *_: place, lambda *_: _look(place)))
+        made = patching.patch(Target(f"{place.module}:{place.setter}", lambda *_: place, lambda *_: _look(place)))
         if made is not None:
             _patches[package] = made
     guard.run(_look, place)
@@ -63,7 +64,7 @@ def leave() -> None:
     from watchkeep.providers import fallback, joining
 
     while _patches:
-        hook.unpatch(_patches.popitem()[1])
+        patching.unpatch(_patches.popitem()[1])
     fallback.take_away()
     joining.leave()
 
