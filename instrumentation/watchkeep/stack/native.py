@@ -44,6 +44,7 @@ _PORT_TRIES = 10_000
 _BELOW_EPHEMERAL = (15_000, 32_000)  # an outgoing connection never takes one of these
 _PLAIN = re.compile(r"(?i)^(?:path|home|user|logname|lang|lc_\w+|tz|tmpdir|ssl_cert_\w+|\w+_proxy|go[a-z]+)$")
 _TELLING = re.compile(r"(?i)error|err=|failed|fatal|panic|cannot|unable|refuse|invalid|alertmanager\.sh")
+_ANNOUNCED = 2  # further lines
 _LINE = 400  # characters of a server's own words in ours
 
 
@@ -249,10 +250,11 @@ class Native:
         )
         if done.returncode == 0:
             return ""
-        return (
-            f"{name}: its files under {self._place.etc} are refused: {_telling(done.stdout)}; "
-            f"mend the file in {layout.files()}, or your own, and start again"
-        )
+        said = _telling(done.stdout, first=True)
+        named = re.search(re.escape(str(self._place.etc)) + r"/([\w./-]+\w)", said)
+        source = staging.source(self._place, named[1] if named else SERVERS[name].file, self._environ)
+        more = "".join(f" with {each}" for each in self._place.extras) if name == "collector" else ""
+        return f"{name} refuses {source}{more}: {said}; mend that file and start again"
 
     # One server
 
@@ -478,11 +480,16 @@ def last(reader: BinaryIO, lines: int) -> str:
     return "\n".join(reader.read(end - begin).decode("utf-8", "replace").splitlines()[-lines:])
 
 
-def _telling(text: str) -> str:
-    """Pick the line that says what is wrong: the last one that sounds like it, else the last."""
+def _telling(text: str, first: bool = False) -> str:
+    """Pick what says what is wrong: the first or last line that sounds like it, and what its colon announces."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    telling = [line for line in lines if _TELLING.search(line)] or lines
-    return telling[-1][:_LINE] if telling else "it said nothing"
+    found = [at for at, line in enumerate(lines) if _TELLING.search(line)] or list(range(len(lines)))
+    if not found:
+        return "it said nothing"
+    begin = end = found[0] if first else found[-1]
+    while end - begin < _ANNOUNCED and lines[end].endswith(":") and end + 1 < len(lines):
+        end += 1
+    return " ".join(lines[begin : end + 1])[:_LINE]
 
 
 def _ending(status: int) -> str:

@@ -94,6 +94,7 @@ class Server:
     name: str
     program: str
     port: str  # what it is known by
+    file: str  # its main file, below etc
     argv: Words  # without the program
     ready: str  # path of its own readiness, on `ready_port`
     ready_port: str
@@ -165,6 +166,7 @@ SERVERS = {
             name="collector",
             program="otelcol",
             port="otlp_http",
+            file="collector/otelcol.yaml",
             argv=_collector,
             ready="/",
             ready_port="collector_health",
@@ -175,6 +177,7 @@ SERVERS = {
             name="prometheus",
             program="prometheus",
             port="prometheus",
+            file="collector/prometheus.yaml",
             argv=_prometheus,
             ready="/-/ready",
             ready_port="prometheus",
@@ -188,6 +191,7 @@ SERVERS = {
             name="alertmanager",
             program="alertmanager",
             port="alertmanager",
+            file="alerts/alertmanager.yaml",
             argv=_alertmanager,
             ready="/-/ready",
             ready_port="alertmanager",
@@ -199,6 +203,7 @@ SERVERS = {
             name="loki",
             program="loki",
             port="loki",
+            file="collector/loki.yaml",
             argv=_loki,
             ready="/ready",
             ready_port="loki",
@@ -210,6 +215,7 @@ SERVERS = {
             name="tempo",
             program="tempo",
             port="tempo",
+            file="collector/tempo.yaml",
             argv=_tempo,
             ready="/ready",
             ready_port="tempo",
@@ -221,6 +227,7 @@ SERVERS = {
             name="grafana",
             program="grafana",
             port="grafana",
+            file="collector/grafana.ini",
             argv=_grafana,
             ready="/api/health",
             ready_port="grafana",

@@ -21,6 +21,7 @@ EXTRA_HEADERS = "WATCHKEEP_EXTRA_OTLP_HEADERS"
 _ALERTS = "WATCHKEEP_ALERTS_"
 _BY_FILE = "${file:"  # the collector reads it itself
 _TREES = ("collector", "alerts", "dashboards/provisioning", "dashboards/json")
+_OVERRIDES = Path("alerts/overrides")
 _LEFT_OUT = shutil.ignore_patterns("native", "__pycache__")
 _TARGET = re.compile(r"\b([a-z]+):\d+")
 
@@ -62,13 +63,24 @@ def _copy(source: Path, target: Path) -> None:
             shutil.copytree(source / tree, target / tree, ignore=_LEFT_OUT)
 
 
+def source(place: Place, staged: str, environ: Mapping[str, str]) -> Path:
+    """Return the file that a staged one, named from `etc` on, is a copy of."""
+    path = Path(staged)
+    return (_own(place, environ) if path.parent == _OVERRIDES else layout.files() / path.parent) / path.name
+
+
+def _own(place: Place, environ: Mapping[str, str]) -> Path:
+    """Return the folder of the user's own thresholds."""
+    return Path(environ.get(OVERRIDES) or place.home / "overrides").expanduser()
+
+
 def _overrides(place: Place, environ: Mapping[str, str]) -> None:
     """Copy the user's own thresholds beside ours."""
-    folder = Path(environ.get(OVERRIDES) or place.home / "overrides").expanduser()
+    folder = _own(place, environ)
     if environ.get(OVERRIDES) and not folder.is_dir():
         raise StackError(f"{folder} is no folder; let {OVERRIDES} name the folder of your *.rules.yaml")
     folder.mkdir(mode=0o700, exist_ok=True)
-    into = place.etc / "alerts" / "overrides"
+    into = place.etc / _OVERRIDES
     into.mkdir(exist_ok=True)
     for file in sorted(folder.glob("*.rules.yaml")):
         shutil.copyfile(file, into / file.name)
