@@ -221,7 +221,7 @@ SERVERS = {
             ready_port="tempo",
             memory=800,
             check=("tempo", lambda place: ["-config.verify=true", *_tempo(place)]),
-            grace=5.0,  # it waits for half a minute and longer, and what it took in is in its write-ahead log by then
+            grace=20.0,  # it needs five, and only then is what it took in on disk
         ),
         Server(
             name="grafana",
