@@ -17,6 +17,7 @@ from watchkeep.stack.native import Native
 STEP = 5.0  # s
 _ZERO_INSTEAD = re.compile(r"\bor\s+0 \*")
 SUBQUERY = 300.0  # s: the coarsest step of a subquery in the rules, which is aligned to the clock
+WINDOW = 120.0  # s: the longest window that a rule takes a minimum over; the 0 that every series begins with must leave it
 
 
 @dataclass
@@ -27,13 +28,15 @@ class Stores:
     alertmanager: Alertmanager
     loki: Loki
     tempo: Tempo | None
+    begun: float  # since when they may know something
 
     @classmethod
-    def of(cls, stack: Native) -> Stores:
+    def of(cls, stack: Native, begun: float) -> Stores:
         """Name the servers of a stack."""
         urls = {name: stack.url(name) for name in stack.names}
         tempo = Tempo(urls["tempo"]) if "tempo" in urls else None
-        return cls(Prometheus(urls["prometheus"]), Alertmanager(urls["alertmanager"]), Loki(urls["loki"]), tempo)
+        alertmanager = Alertmanager(urls["alertmanager"])
+        return cls(Prometheus(urls["prometheus"]), alertmanager, Loki(urls["loki"]), tempo, begun)
 
 
 @dataclass
@@ -59,7 +62,7 @@ def answer(day: Day, query: Query, expr: str = "") -> list[Any]:
     expr = expr or query.filled({"correlation": "", "session": "", "trace": day.trace_id})
     if query.language == PROMQL:
         if query.kind == RULE:
-            end = math.ceil(end / SUBQUERY) * SUBQUERY
+            end = math.ceil((end + WINDOW) / SUBQUERY) * SUBQUERY
         return stores.prometheus.range(expr, begun, end + STEP, STEP)
     if query.language == LOGQL:
         return stores.loki.range(expr, begun, end, STEP)
