@@ -17,7 +17,7 @@ from watchkeep.stack.native import Native
 STEP = 5.0  # s
 _ZERO_INSTEAD = re.compile(r"\bor\s+0 \*")
 SUBQUERY = 300.0  # s: the coarsest step of a subquery in the rules, which is aligned to the clock
-WINDOW = 120.0  # s: the longest window that a rule takes a minimum over; the 0 that every series begins with must leave it
+WINDOW = 120.0  # s: the longest that a rule takes a minimum over; the 0 that a series begins with must leave it
 
 
 @dataclass
