@@ -34,7 +34,7 @@ from watchkeep.stack import build, layout, staging
 from watchkeep.stack import state as states
 from watchkeep.stack.errors import StackError
 from watchkeep.stack.process import Process
-from watchkeep.stack.servers import LOOPBACK, PORTS, SERVERS, Place, Server, given_ports, port_variables
+from watchkeep.stack.servers import LOOPBACK, PORTS, SERVERS, Place, Server, given_ports, groups_to_stop, port_variables
 
 START_SECONDS = "WATCHKEEP_STACK_START_SECONDS"
 EXTRAS = "WATCHKEEP_STACK_EXTRAS"
@@ -361,7 +361,7 @@ class Native:
         if self._lock is None:
             return
         running = [name for name in self._children if self.alive(name)]
-        for group in ([name for name in running if name == "collector"], [n for n in running if n != "collector"]):
+        for group in groups_to_stop(running):
             self._stop(group)
         if self._children:
             states.remove(self._place.home)

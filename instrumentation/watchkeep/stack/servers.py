@@ -5,7 +5,7 @@ A port is named by its server, or by server and purpose: `Native(ports={"prometh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -221,7 +221,7 @@ SERVERS = {
             ready_port="tempo",
             memory=800,
             check=("tempo", lambda place: ["-config.verify=true", *_tempo(place)]),
-            grace=20.0,  # it needs five, and only then is what it took in on disk
+            grace=10.0,  # what it took in is on disk in one or two; what it then still waits for can be missed
         ),
         Server(
             name="grafana",
@@ -235,6 +235,16 @@ SERVERS = {
         ),
     )
 }
+
+
+_SENDERS = ("collector", "tempo")  # Tempo writes to Prometheus what it derives, and waits long when that is gone
+
+
+def groups_to_stop(names: Collection[str]) -> list[list[str]]:
+    """Part servers into those to be stopped together, first what sends, then what is sent to."""
+    senders = [[name] for name in _SENDERS if name in names]
+    others = [name for name in names if name not in _SENDERS]
+    return [*senders, others] if others else senders
 
 
 def given_ports(environ: Mapping[str, str]) -> dict[str, int]:

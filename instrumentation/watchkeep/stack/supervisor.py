@@ -20,7 +20,7 @@ from watchkeep.stack import build, layout, staging
 from watchkeep.stack import state as states
 from watchkeep.stack.errors import StackError
 from watchkeep.stack.native import Native
-from watchkeep.stack.servers import SERVERS
+from watchkeep.stack.servers import SERVERS, groups_to_stop
 
 LIMIT, WITHIN = 5, 600.0  # so many deaths within so many seconds, and a server is given up
 _BACK_OFF, _LONGEST = 1.0, 30.0
@@ -219,7 +219,7 @@ def stop(home: Path, say: build.Say) -> list[str]:
         return []
     running = state.alive
     if state.owner.alive and state.owner.pid != os.getpid():
-        longest = sum(max(SERVERS[name].grace for name in group) for group in _groups(running)) + 5
+        longest = sum(max(SERVERS[name].grace for name in group) for group in groups_to_stop(running)) + 5
         state.owner.send(signal.SIGTERM)
         if not state.owner.wait(longest):
             say("the supervisor does not answer; ending it and the servers one by one")
@@ -232,11 +232,6 @@ def stop(home: Path, say: build.Say) -> list[str]:
             say(f"{name} did not stop within {SERVERS[name].grace:.0f} s and was ended")
     states.remove(home)
     return running
-
-
-def _groups(names: Sequence[str]) -> list[list[str]]:
-    groups = [[name for name in names if name == "collector"], [name for name in names if name != "collector"]]
-    return [group for group in groups if group]
 
 
 if __name__ == "__main__":
