@@ -66,6 +66,10 @@ class Prometheus:
             series["values"] = [value for value in series["values"] if _finite(value[1])]
         return [series for series in found if series["values"]]
 
+    def raw(self, selector: str) -> list[dict[str, Any]]:
+        """Return the samples of a range selector as they were stored."""
+        return get(f"{self.url}/api/v1/query", {"query": selector, "time": time.time() + 1})["data"]["result"]
+
     def series(self, selector: str, start: float) -> list[dict[str, str]]:
         """Return the label sets of all series since `start`."""
         return get(f"{self.url}/api/v1/series", {"match[]": selector, "start": start, "end": time.time() + 5})["data"]
