@@ -104,7 +104,8 @@ class Load:
     def _last_spans(self, stores: Stores) -> list[int]:
         if stores.tempo is None:
             raise AssertionError("no Tempo")
-        return [int(span["attributes"][0]["value"]["intValue"]) for span in stores.tempo.trace(self.traces[-1])]
+        spans = [span for trace in self.traces[-3:] for span in stores.tempo.trace(trace)]
+        return [int(span["attributes"][0]["value"]["intValue"]) for span in spans]
 
     def highest(self, kind: str) -> int:
         """Return the highest number that was acknowledged."""

@@ -65,8 +65,8 @@ def outages(stack: Native, stores: Stores) -> Seen:
 def takes_away(stack: Native, store: str) -> Callable[[], None]:
     """Take a store away; return what brings it back.
 
-    Prometheus and Loki are stopped. Tempo is frozen: while it is being stopped, 3.0.3 answers 200 to a request or two
-    whose spans it then does not keep, which no sender can know.
+    Prometheus and Loki are stopped. Tempo is frozen: around a stop under load, 3.0.3 counts a request or two as taken
+    whose spans it then cannot find, which no sender can know.
     """
     if store == "tempo":
         stack.kill(store, signal.SIGSTOP)
