@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -269,3 +270,14 @@ def test_reading_is_cheap(tmp_path: Path) -> None:
         "sys.exit(bool({'tomllib', 'difflib', 'logging'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False).returncode == 0
+
+
+def test_the_stack_has_variables_of_its_own() -> None:
+    """What the bundled servers and `watchkeep stack` read is no misspelt setting of an app that runs beside them."""
+    root = Path(__file__).parent.parent
+    files = [root / "docker-compose.yml"]
+    for folder in ("collector", "alerts", "dashboards/provisioning", "instrumentation/watchkeep/stack"):
+        files += [file for file in (root / folder).rglob("*") if file.suffix in (".yaml", ".sh", ".py", ".ini")]
+    found = {name for file in files for name in re.findall(r"WATCHKEEP_[A-Z_]*[A-Z]\b", file.read_text("utf-8"))}
+    assert len(found) > 30
+    assert load(dict.fromkeys(found, "1")).errors == []

@@ -355,10 +355,30 @@ def _where(declared: Setting, source: str) -> str:
     return declared.env if source.startswith("environment") else f"{source}: {declared.name}"
 
 
+# Read by the servers of the stack and by `watchkeep stack`; an app beside it may have them in its environment.
+_OF_THE_STACK = tuple(
+    f"WATCHKEEP_{word}_"
+    for word in (
+        "ALERTMANAGER",
+        "ALERTS",
+        "COLLECTOR",
+        "EXTRA",
+        "GRAFANA",
+        "LOKI",
+        "OTLP",
+        "PROMETHEUS",
+        "RUNBOOK",
+        "SECRETS",
+        "STACK",
+        "TEMPO",
+    )
+)
+
+
 def _unknown(environ: Mapping[str, str], file: str, table: Mapping[str, Any]) -> Iterator[str]:
     known = {each.env for each in SETTINGS.values()} | {FILE_VARIABLE}
     for name in sorted(environ):
-        if name.startswith("WATCHKEEP_") and name not in known:
+        if name.startswith("WATCHKEEP_") and name not in known and not name.startswith(_OF_THE_STACK):
             yield f"{name}: there is no such setting; {_hint(name, known)}"
     for name in table:
         if name not in SETTINGS:

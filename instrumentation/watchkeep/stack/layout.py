@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from watchkeep.stack.errors import StackError
 
@@ -49,11 +50,10 @@ def _folder(environ: Mapping[str, str], variable: str, base: str, default: str, 
 
 def make(folder: Path, variable: str = HOME_VARIABLE) -> Path:
     """Make a folder that only this user reads, and prove that it can be written to."""
-    probe = folder / f".probe-{os.getpid()}"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        with TemporaryFile(dir=folder):  # its name is nobody else's, also when several do this at once
+            pass
     except OSError as error:
         raise unwritable(folder, error, variable) from None
     return folder
