@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from watchkeep import context, names
+from watchkeep import context, names, runtime
 from watchkeep.blame import Blame
 from watchkeep.export.model import Scope
 
@@ -77,6 +77,13 @@ class Logical:
         self.over = True
         return self.root is self and self.labels is not None and not self.running and self._takes_turn()
 
+    def count(self, fault: Blame | None, scope: Scope) -> None:
+        """Count it in `resilience.calls`; `scope` is taken where no chat says another."""
+        labels = dict(self.labels or ())
+        if fault is not None:
+            labels[names.ERROR_TYPE], labels[names.RESILIENCE_FAULT_ORIGIN] = fault
+        runtime.emitter().measure(names.METRIC_RESILIENCE_CALLS, self.scope or scope, labels)
+
     def _takes_turn(self) -> bool:
         # A chat that ends in another thread may ask at the same moment: only one can take the one item.
         try:
@@ -95,11 +102,10 @@ def here() -> Logical | None:
 
 
 def mark(attributes: dict[str, Any]) -> None:
-    """Give an operation that opens here what the innermost breaker around it says."""
+    """Give an operation that opens here what the retries and breakers around it say, of each kind the innermost."""
     found = context.logical.get()
     while found is not None:
         if found.marks is not None and not found.over:
             for key, value in found.marks.items():
                 attributes.setdefault(key, value)
-            return
         found = found.outer
