@@ -102,7 +102,7 @@ class PendingSpan(LiveSpan):
 
     _record: Record | None  # type: ignore[assignment]
 
-    def __init__(self, outer: trace.Span, open_record: Callable[[], Record]) -> None:
+    def __init__(self, outer: trace.Span, open_record: Callable[[], Record | None]) -> None:
         self.outer = outer
         self._open = open_record
         self._record = None

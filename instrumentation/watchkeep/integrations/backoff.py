@@ -71,21 +71,12 @@ class BackoffCall(RetryCall):
 
 
 def _decorated(made: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Target:
-    judges = "predicate" in made.__code__.co_freevars
-    policy = _policy(made, judges, *args, **kwargs)
+    # What it was told is read from the closure: the same names in every version, however they were passed.
+    cells = zip(made.__code__.co_freevars, made.__closure__, strict=True)
+    told = {name: cell.cell_contents for name, cell in cells}
+    asks = getattr(told.get("giveup"), "__module__", "") != "backoff._decorator"
+    policy = Policy(told["target"], told.get("exception"), told["max_tries"], told["max_time"], asks, told["on_giveup"])
     return Target("backoff:decorated", partial(_begins, policy), _returned, _raised)
-
-
-def _policy(
-    made: Any, judges: bool, target: Any, wait_gen: Any, judge: Any = None, *, max_tries: Any, max_time: Any, **rest: Any
-) -> Policy:
-    errors = None if judges else judge if judge is not None else rest.get("exception", ())
-    asks = getattr(rest.get("giveup"), "__module__", "") != "backoff._decorator"
-    return Policy(target, errors, max_tries, max_time, asks, _cell(made, "on_giveup"))
-
-
-def _cell(function: Any, name: str) -> Any:
-    return function.__closure__[function.__code__.co_freevars.index(name)].cell_contents
 
 
 def _begins(policy: Policy, args: tuple[Any, ...], kwargs: dict[str, Any]) -> BackoffCall | None:

@@ -69,7 +69,7 @@ Turn = tuple[Any, Any]  # what the loop is to us, and tenacity's state of it
 
 def _turn_begins(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Turn | None:
     state = args[1] if len(args) > 1 else kwargs["retry_state"]
-    held = getattr(state, _KEY, None)
+    held: Any = getattr(state, _KEY, None)
     if held is None:
         if state.outcome is not None:
             return None  # it began before we were there
