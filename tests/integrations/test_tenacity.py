@@ -287,7 +287,7 @@ def test_a_callback_of_the_app_that_raises_is_the_app_s_error(watchkeep_capture)
         (stop_after_attempt(4) & stop_after_attempt(6), 6),
         (stop_after_attempt(4) & stop_after_delay(0), None),
         (stop_after_delay(60), None),
-        (lambda state: False, None),
+        (lambda retry_state: False, None),
     ],
 )
 def test_the_most_attempts_are_told_where_the_policy_says(watchkeep_capture, stop, most):
