@@ -155,10 +155,12 @@ class RetryCall(Logical):
     def _count_retry(self, waited: float, fault: Blame | None) -> None:
         emitter, labels = runtime.emitter(), {names.RESILIENCE_POLICY_NAME: self._name(self.operation())}
         emitter.measure(names.METRIC_RESILIENCE_RETRY_DELAY, self.library, labels, waited)
+        if self.labels is None:
+            return  # of no LLM call: retries are told per call, and would be of nobody's
         counted = {
             **labels,
             names.ERROR_TYPE: fault[0] if fault is not None else None,
-            names.GEN_AI_REQUEST_MODEL: (self.labels or {}).get(names.GEN_AI_REQUEST_MODEL),
+            names.GEN_AI_REQUEST_MODEL: self.labels.get(names.GEN_AI_REQUEST_MODEL),
         }
         emitter.measure(names.METRIC_RESILIENCE_RETRY_RETRIES, self.library, counted)
 

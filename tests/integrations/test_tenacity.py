@@ -197,11 +197,14 @@ def test_a_loop_that_passes_without_a_chat_leaves_no_trace(watchkeep_capture):
 
 
 def test_a_loop_that_retries_without_a_chat_is_seen(watchkeep_capture):
-    """A wait is a wait, whatever it was for; it is no logical call."""
+    """A wait is a wait, whatever it was for; it is no logical call, and no retry of one."""
     flaky = Flaky(1)
     assert Retrying(**QUICK)(flaky) is flaky.result
     assert told(only(watchkeep_capture))[1] == "succeeded_after_retry"
     assert [event[:2] for event in scheduled(watchkeep_capture, "support.retried.Flaky")] == [(1, "FlakyError")]
+    assert operations(watchkeep_capture) == {("support.retried.Flaky", "succeeded_after_retry"): (1, 2)}
+    assert watchkeep_capture.value(DELAY) == 1
+    assert watchkeep_capture.points(RETRIES) == []
     assert logical_calls(watchkeep_capture) == {}
 
 
