@@ -146,8 +146,8 @@ def _maker(around: Function, original: Function) -> Function:
 
 def _in_its_place(target: Target, made: Function) -> Function:
     wrapper = wrapped(target, made)
-    if hasattr(made, "__wrapped__"):
-        wrapper.__wrapped__ = made.__wrapped__  # it looks like what it stands for
+    if "__wrapped__" in made.__dict__:
+        wrapper.__dict__["__wrapped__"] = made.__dict__["__wrapped__"]  # it looks like what it stands for
     return wrapper
 
 

@@ -19,11 +19,12 @@ _KEPT = (names.GEN_AI_OPERATION_NAME, names.GEN_AI_REQUEST_MODEL, names.GEN_AI_P
 class Logical:
     """What a retry or a breaker learns of the chats made inside it, and what they learn of it."""
 
-    __slots__ = ("_turn", "before", "error", "labels", "marks", "outer", "over", "root", "running", "scope", "trace")
+    __slots__ = ("_root", "_turn", "before", "error", "labels", "marks", "outer", "over", "running", "scope", "trace")
 
     def __init__(self) -> None:
         self.outer = here()
-        self.root: Logical = self.outer.root if self.outer is not None else self
+        # Nothing in it leads back to itself: it is gone with the call, without the garbage collector.
+        self._root: Logical | None = self.outer.root if self.outer is not None else None
         self.over = False
         self.labels: dict[str, Any] | None = None  # of the last chat
         self.scope: Scope | None = None
@@ -32,7 +33,12 @@ class Logical:
         self.running: set[int] = set()  # chats, at the outermost
         self.before: Logical | None = None
         self.trace = 0  # at the outermost: the trace of what has no parent inside
-        self._turn = [self]
+        self._turn = [None]
+
+    @property
+    def root(self) -> Logical:
+        """The outermost."""
+        return self._root or self
 
     # Restored by value: a `with` block may be left in another context than the one it was entered in.
 
@@ -75,7 +81,7 @@ class Logical:
     def end(self) -> bool:
         """It is over; return whether it is the one that counts: the outermost, with no chat left to end."""
         self.over = True
-        return self.root is self and self.labels is not None and not self.running and self._takes_turn()
+        return self._root is None and self.labels is not None and not self.running and self._takes_turn()
 
     def count(self, fault: Blame | None, scope: Scope) -> None:
         """Count it in `resilience.calls`; `scope` is taken where no chat says another."""

@@ -11,11 +11,12 @@ import sys
 from abc import abstractmethod
 from functools import partial
 from inspect import CO_ASYNC_GENERATOR, CO_GENERATOR
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
+from opentelemetry.trace.propagation import _SPAN_KEY
 
 from watchkeep import clock, context, guard, names, runtime
 from watchkeep.blame import Blame, of_exception
@@ -51,10 +52,10 @@ class RetryOperation(Record):
 class RetryCall(Logical):
     """One operation under a retry policy, from its first try until the library gives up or gives back."""
 
-    __slots__ = ("_around", "_inside", "_records", "begin", "library", "span", "tries", "waiting")
+    __slots__ = ("_around", "_inside", "_records", "begun", "library", "span", "tries", "waiting")
 
     def __init__(self, library: Scope) -> None:
-        self.begin = clock.monotonic()
+        self.begun = clock.monotonic()
         super().__init__()
         self.library = library
         self.tries = 0
@@ -74,26 +75,34 @@ class RetryCall(Logical):
 
     # -- where it stands: around its tries, so that what they open is below its span ----------------------
 
+    def begin(self) -> None:
+        """Stand around what is done here from the very beginning, until `leave`."""
+        around = self._around
+        outer: Any = around.get(_SPAN_KEY, trace.INVALID_SPAN)
+        span = self.span = PendingSpan(outer, self._make)
+        inside = self._inside = otel_context.Context({**around, _SPAN_KEY: span})
+        self.before = self.outer
+        context.logical.set(self)
+        otel_context._RUNTIME_CONTEXT.attach(inside)
+
     def enter(self) -> None:
-        """Stand around what is done here, until `leave`."""
-        super().enter()
-        inside = self._inside
-        if inside is None:
-            self.span = PendingSpan(trace.get_current_span(self._around), self._make)
-            inside = self._inside = trace.set_span_in_context(self.span, self._around)
-        if otel_context.get_current() is not inside:
-            otel_context._RUNTIME_CONTEXT.attach(inside)
+        """Stand there again, if it ever did."""
+        if self._inside is not None:
+            super().enter()
+            otel_context._RUNTIME_CONTEXT.attach(self._inside)
 
     def leave(self) -> None:
         """Undo `enter`, by value: a block may be left in another context than the one it was entered in."""
-        super().leave()
-        if self.span is None:
+        span = self.span
+        if span is None:
             return
+        if context.logical.get() is self:
+            context.logical.set(self.before)
         found = otel_context.get_current()
         if found is self._inside:
             otel_context._RUNTIME_CONTEXT.attach(self._around)
-        elif trace.get_current_span(found) is self.span:  # the app has put something of its own beside it
-            otel_context._RUNTIME_CONTEXT.attach(trace.set_span_in_context(self.span.outer, found))
+        elif trace.get_current_span(found) is span:  # the app has put something of its own beside it
+            otel_context._RUNTIME_CONTEXT.attach(trace.set_span_in_context(span.outer, found))
 
     def operation(self) -> RetryOperation | None:
         """Return its span's record, made now if it was not."""
@@ -117,7 +126,7 @@ class RetryCall(Logical):
         otel_context._RUNTIME_CONTEXT.attach(self._around)
         context.logical.set(self.outer)
         try:
-            made.open(since=self.begin)
+            made.open(since=self.begun)
         finally:
             context.logical.set(logical)
             otel_context._RUNTIME_CONTEXT.attach(found)
@@ -177,27 +186,34 @@ class RetryCall(Logical):
         `error` is the last real one, not the one that a library wraps around it.
         """
         if error is None:
-            self._end(EXHAUSTED if exhausted else self._success(), None, "")
+            if self._over():
+                self._close(EXHAUSTED if exhausted else self._success())
             return
         fault = self._fault(error)
         result = CANCELLED if fault[0] == names.CANCELLED else EXHAUSTED if exhausted else NOT_RETRYABLE
-        self._end(result, fault, message_of(error))
+        if self._over(fault):
+            self._close(result, fault, message_of(error))
 
     def drop(self, now: int, well: bool) -> None:
         """Nobody goes on with it: after a try that went well, or in the midst of one, or of a wait."""
-        self._end(self._success() if well else CANCELLED, None if well else _CANCELLED, "", now)
+        fault = None if well else _CANCELLED
+        if self._over(fault):
+            self._close(self._success() if well else CANCELLED, fault, "", now)
 
     def _success(self) -> str:
         return SUCCEEDED if self.tries < 2 else SUCCEEDED_AFTER_RETRY
 
-    def _end(self, result: str, fault: Blame | None, message: str, now: int = 0) -> None:
+    def _over(self, fault: Blame | None = None) -> bool:
+        # Whether there is a span to close.
         if self.over:
-            return
+            return False
         self.leave()
+        self.span = self._inside = None
         if self.end():
             self.count(fault, self.library)
-        if not self._records:
-            return
+        return bool(self._records)
+
+    def _close(self, result: str, fault: Blame | None = None, message: str = "", now: int = 0) -> None:
         record = self._records[0]
         record.attributes[names.RESILIENCE_RETRY_RESULT] = result
         record.tries = self.tries
@@ -262,24 +278,27 @@ def name_of(function: Any) -> str:
 class Place(NamedTuple):
     """Where a loop stands in the app's code: in which function, and whether that yields in its midst."""
 
-    name: str
+    module: Any
+    code: CodeType | None
     yields: bool
+
+    @property
+    def name(self) -> str:
+        """The qualified name of the function; "" outside of any."""
+        return f"{self.module}.{self.code.co_qualname}" if self.code and self.code.co_name != "<module>" else ""
 
 
 def place_of_loop(libraries: tuple[str, ...], wrappers: tuple[str, ...] = ()) -> Place:
-    """Return the place of the loop that runs now: the innermost frame outside of `libraries` and of our own.
+    """Return the place of the loop that runs now: the innermost frame whose module's name begins otherwise.
 
     `wrappers` are the functions of a library that are such a place themselves: generators made from the app's.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-        code = frame.f_code
-        if package not in libraries and package != "watchkeep":
-            module = str(frame.f_globals.get("__name__", ""))
-            name = "" if code.co_name == "<module>" else f"{module}.{code.co_qualname}"
-            return Place(name, bool(code.co_flags & _YIELDS))
+        module, code = frame.f_globals.get("__name__"), frame.f_code
+        if not str(module).startswith(libraries):
+            return Place(module, code, bool(code.co_flags & _YIELDS))
         if code.co_name in wrappers:
-            return Place("", True)
+            return Place(None, None, True)
         frame = frame.f_back
-    return Place("", False)
+    return Place(None, None, False)

@@ -270,7 +270,9 @@ def test_a_cancelled_wait_is_cancelled(watchkeep_capture, llm_server):
 
     async def use(ask):
         task = asyncio.create_task(on_error(ask, openai.OpenAIError, interval=30)())
-        while not watchkeep_capture.logs(names.EVENT_RETRY_SCHEDULED.name):
+        for _ in range(500):
+            if watchkeep_capture.logs(names.EVENT_RETRY_SCHEDULED.name):
+                break
             await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.versions import ROOT, envs, environment
+from support.versions import ROOT, environment, envs
 from watchkeep.integrations import backoff, stamina, tenacity
 
 FILES = [str(Path(__file__).with_name(f"test_{name}.py")) for name in ("tenacity", "stamina", "backoff")]

@@ -23,7 +23,7 @@ from support.retried import (
     told,
     tries,
 )
-from watchkeep import hook, names
+from watchkeep import names, patching
 from watchkeep.integrations.stamina import SCOPE
 from watchkeep.logical import here
 
@@ -54,6 +54,7 @@ def every_form(server):
             for attempt in stamina.retry_context(on=on, attempts=3, **QUICK):
                 with attempt:
                     return flaky()
+            return None
 
         for use in (function, lambda: asyncio.run(afunction()), block):
             try:
@@ -215,7 +216,7 @@ def test_without_its_seam_the_loop_is_seen_by_its_place(watchkeep_capture, llm_s
     import stamina._core
 
     monkeypatch.setattr(stamina._core, "_make_before_sleep", inspect.unwrap(stamina._core._make_before_sleep))
-    assert not hook.is_ours(stamina._core._make_before_sleep)
+    assert not patching.is_ours(stamina._core._make_before_sleep)
     llm_server.plan([500, "ok"])
     made_before(chat)
     span = only(watchkeep_capture)

@@ -183,7 +183,7 @@ def test_a_first_try_that_passes_is_a_retry_of_one(watchkeep_capture, chat):
     span = only(watchkeep_capture)
     assert told(span)[1] == "succeeded"
     assert tries(below(watchkeep_capture, span)) == [(0, None)]
-    assert [value for value in operations(watchkeep_capture).values()] == [(1, 1)]
+    assert list(operations(watchkeep_capture).values()) == [(1, 1)]
 
 
 def test_a_loop_that_passes_without_a_chat_leaves_no_trace(watchkeep_capture):
@@ -530,7 +530,9 @@ def test_a_cancelled_wait_is_cancelled(watchkeep_capture, llm_server):
 
     async def use(ask):
         task = asyncio.create_task(AsyncRetrying(wait=wait_fixed(30))(ask))
-        while not watchkeep_capture.logs(names.EVENT_RETRY_SCHEDULED.name):
+        for _ in range(500):
+            if watchkeep_capture.logs(names.EVENT_RETRY_SCHEDULED.name):
+                break
             await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -538,7 +540,7 @@ def test_a_cancelled_wait_is_cancelled(watchkeep_capture, llm_server):
 
     achatting(llm_server, use)
     assert told(only(watchkeep_capture))[1:] == ("cancelled", names.CANCELLED)
-    assert [value for value in operations(watchkeep_capture).values()] == [(1, 1)]
+    assert list(operations(watchkeep_capture).values()) == [(1, 1)]
     assert watchkeep_capture.points(RETRIES) == []
     assert logical_calls(watchkeep_capture) == {(names.CANCELLED, names.CLIENT_FAULT): 1}
 
@@ -576,7 +578,7 @@ def test_an_interrupted_wait_in_a_block_ends_when_the_loop_is_dropped(watchkeep_
 
 
 def test_nested_retries_count_each_at_its_layer(watchkeep_capture, llm_server):
-    """tenacity in tenacity around an SDK that retries: one call, each layer's tries and retries, tokens once."""
+    """Loops in loops around an SDK that retries: one call, each layer's tries and retries, tokens once."""
     llm_server.plan([*[{"status": 500, "retry_after_ms": 1}] * 5, "ok"])
     with chatting(llm_server, max_retries=1) as ask:
 
@@ -611,7 +613,7 @@ def test_nested_retries_count_each_at_its_layer(watchkeep_capture, llm_server):
 
 
 def test_a_breaker_inside_a_retry(watchkeep_capture, llm_server, chat):
-    """retry > breaker > chat: one failed call, the rejection at its end, and a chat says try and breaker."""
+    """A breaker in each try: one failed call, the rejection at its end, and a chat says try and breaker."""
     llm_server.plan({"default": 500})
     breaker = pybreaker.CircuitBreaker(fail_max=2, reset_timeout=60, name="llm")
     with pytest.raises(pybreaker.CircuitBreakerError):
@@ -627,7 +629,7 @@ def test_a_breaker_inside_a_retry(watchkeep_capture, llm_server, chat):
 
 
 def test_a_retry_inside_a_breaker(watchkeep_capture, llm_server, chat):
-    """breaker > retry > chat: the breaker counts the call once, and stands on the retry's span."""
+    """All tries in one call of the breaker: the breaker counts the call once, and stands on the retry's span."""
     llm_server.plan([500, "ok"])
     breaker = pybreaker.CircuitBreaker(name="llm")
     breaker.call(Retrying(**QUICK), chat)
@@ -690,7 +692,7 @@ def test_inside_an_llm_call_it_is_the_sdk_s_own_loop(watchkeep_capture, llm_serv
 
 
 def test_the_app_s_span_inside_a_try_hangs_from_the_retry(watchkeep_capture, llm_server, chat):
-    """retry > the app's span > chat, in the first try as in the second."""
+    """Retry > the app's span > chat, in the first try as in the second."""
     llm_server.plan([500, "ok"])
     tracer = trace.get_tracer("app")
 

@@ -83,7 +83,7 @@ def _begins(policy: Policy, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ba
     if not _watching or retries.within() is not None:
         return None
     call = BackoffCall(policy)
-    call.enter()
+    call.begin()
     call.begin_try()
     return call
 
@@ -104,20 +104,17 @@ def _raised(call: BackoffCall, error: BaseException) -> None:
 
 def _told(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     call = context.logical.get()
-    if isinstance(call, BackoffCall) and not call.over:
-        _note(call, *args, **kwargs)
-
-
-def _note(
-    call: BackoffCall, handlers: Any, target: Any, args: Any, kwargs: Any, tries: int, elapsed: float, **extra: Any
-) -> None:
-    if target is not call.kind.target:
+    if type(call) is not BackoffCall:
         return
-    wait = extra.get("wait")
+    wait, kind = kwargs.get("wait"), call.kind
     if wait is not None:
-        call.will_wait(float(wait), sys.exception() if call.kind.errors is not None else None)
-    elif handlers is call.kind.on_giveup:
-        call.gave_up = tries, elapsed
+        call.will_wait(float(wait), sys.exception() if kind.errors is not None else None)
+    elif args[0] is kind.on_giveup:
+        call.gave_up = _tries(*args, **kwargs)
+
+
+def _tries(_: Any, target: Any, args: Any, kwargs: Any, tries: int, elapsed: float, **__: Any) -> tuple[int, float]:
+    return tries, elapsed
 
 
 # -- the library -----------------------------------------------------------------------------------------------------

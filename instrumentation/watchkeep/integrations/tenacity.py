@@ -16,33 +16,36 @@ from watchkeep import clock, context, names, retries
 from watchkeep.export.model import Scope
 from watchkeep.hook import Target
 from watchkeep.integrations import Integration, scope
-from watchkeep.retries import Handle, RetryCall, Within
+from watchkeep.retries import Handle, Place, RetryCall, Within
 
 SCOPE = scope("tenacity", names.SCHEMA_EXTENSION)
 LIBRARY = "tenacity"
 NAMED = "__watchkeep_policy__"
 """On a `before_sleep`: (policy's name, scope) of a library that is built on tenacity and made this loop."""
+_OURS = ("", SCOPE)
 _KEY = "_watchkeep"
-_LAYERS = (LIBRARY, "stamina")
+_LAYERS = ("tenacity", "stamina", "watchkeep.")
 _WRAPPERS = ("sync_gen_inner", "async_gen_inner")  # stamina's, around generator functions
 
 
 class TenacityCall(RetryCall):
     """One operation under a `tenacity.BaseRetrying`."""
 
-    __slots__ = ("function", "given", "retrying")
+    __slots__ = ("function", "given", "place", "retrying")
 
     def __init__(self, retrying: Any, function: Any, library: Scope) -> None:
         super().__init__(library)
         self.retrying = retrying
         self.function = function
         self.given = ""
+        self.place: Place | None = None  # of a block
 
     def policy(self) -> str:
         """Return the function's name, else the one that the loop was given, or that of where the block stands."""
         if self.function is not None:
             return retries.name_of(self.function)
-        return self.given or self.library.name.rpartition(".")[2]
+        place = self.place.name if self.place is not None else ""
+        return self.given or _text(getattr(self.retrying, "_name", "")) or place or self.library.name.rpartition(".")[2]
 
     def max_attempts(self) -> int | None:
         """Return the attempts after which the policy stops."""
@@ -79,18 +82,19 @@ def _turn_begins(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Turn | None:
     return None if call.over else (call, state)
 
 
-def _begin(retrying: Any, state: Any) -> Handle | Within:
+def _begin(retrying: Any, state: Any) -> TenacityCall | Handle | Within:
     around = retries.within()
     if around is not None:
         return Within(around)
-    given, library = getattr(retrying.before_sleep, NAMED, ("", SCOPE))
+    given, library = getattr(retrying.before_sleep, NAMED, _OURS)
     call = TenacityCall(retrying, state.fn, library)
-    if state.fn is None:
-        place = retries.place_of_loop(_LAYERS, _WRAPPERS)
-        call.given = given or _text(getattr(retrying, "_name", "")) or place.name
-        if place.yields:  # it would stand around what the one does who is given the items
-            return Handle(call)
-    call.enter()
+    if state.fn is not None:
+        call.begin()
+        return call
+    call.given = given
+    call.place = place = retries.place_of_loop(_LAYERS, _WRAPPERS)
+    if not place.yields:  # else it would stand around what the one does who is given the items
+        call.begin()
     return Handle(call)
 
 
@@ -101,24 +105,27 @@ def _text(value: Any) -> str:
 def _turn_ends(turn: Turn, do: Any) -> None:
     call, state = turn
     library = sys.modules[LIBRARY]
-    if isinstance(do, library.DoAttempt):
+    kind = type(do)
+    if kind is library.DoAttempt:
         if type(call) is not Within:
             _begin_try(call, state)
-    elif isinstance(do, library.DoSleep):
+    elif kind is library.DoSleep:
         if type(call) is Within:
             call.schedule(float(do))
         else:
             call.schedule(float(do), _error(state))
     elif type(call) is not Within:
         # What is given back is a result, unless the policy gave up and the app's own callback made it.
-        stopped = _stopped(call.retrying, state)
+        stopped = call.retrying.retry_error_callback is not None and _stopped(call.retrying, state)
         call.finish(stopped, _error(state) if stopped else None)
 
 
 def _begin_try(call: TenacityCall, state: Any) -> None:
-    if getattr(state, _KEY).ended:  # the app refused the result of a block that it had left
-        getattr(state, _KEY).ended = 0
-        call.enter()
+    if state.fn is None:
+        held = getattr(state, _KEY)
+        if held.ended:  # the app refused the result of a block that it had left
+            held.ended = 0
+            call.enter()
     call.begin_try()
 
 
