@@ -10,10 +10,10 @@ import watchkeep
 if sys.argv[1] == "watched":
     watchkeep.instrument()
 
-import backoff  # noqa: E402 - after the hooks, as under `watchkeep run`
-import opentelemetry.context  # noqa: E402, F401 - both variants load the same
-import opentelemetry.trace  # noqa: E402, F401
-import tenacity  # noqa: E402
+import backoff
+import opentelemetry.context
+import opentelemetry.trace  # noqa: F401
+import tenacity
 
 
 def work() -> int:

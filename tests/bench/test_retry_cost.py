@@ -13,7 +13,7 @@ import pytest
 
 PROGRAM = str(Path(__file__).with_name("retrying.py"))
 FEW, MANY = 100, 600  # their difference leaves out what starting costs
-ADDED = {"tenacity": 75e3, "backoff": 55e3}
+ADDED = {"tenacity": 65e3, "backoff": 50e3}  # beside 134 k and 23 k of their own
 
 
 def instructions(folder: Path, variant: str, form: str, count: int) -> int:
@@ -31,7 +31,7 @@ def instructions(folder: Path, variant: str, form: str, count: int) -> int:
 @pytest.mark.skipif(not shutil.which("valgrind"), reason="valgrind is not on PATH")
 @pytest.mark.parametrize("form", ADDED)
 def test_a_loop_that_passes_costs_little(tmp_path: Path, form: str) -> None:
-    """Without a retry and without a call of ours inside, watching adds less than half of what tenacity itself costs."""
+    """Without a retry and without a call of ours inside, watching adds no more than is held here."""
     cost = {
         variant: (instructions(tmp_path, variant, form, MANY) - instructions(tmp_path, variant, form, FEW))
         / (MANY - FEW)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+from dataclasses import replace
 from functools import partial
 
 import openai
@@ -33,8 +34,8 @@ from support.retried import (
     told,
     tries,
 )
-from watchkeep import guard, names
-from watchkeep.integrations.tenacity import SCOPE
+from watchkeep import guard, installer, names
+from watchkeep.integrations.tenacity import INTEGRATION, SCOPE
 from watchkeep.logical import here
 from watchkeep.record import Record
 
@@ -813,3 +814,24 @@ def test_a_policy_that_cannot_be_read_does_not_reach_the_app(watchkeep_capture, 
     stop.__class__ = type("stop_after_attempt", (tenacity.stop.stop_base,), {"__call__": lambda self, state: False})
     assert retrying(flaky) is flaky.result
     assert guard.faults > before
+
+
+@pytest.mark.parametrize("gone", range(len(INTEGRATION.targets)), ids=lambda gone: INTEGRATION.targets[gone].path)
+def test_a_seam_that_is_gone_is_one_line(watchkeep_capture, monkeypatch, capsys, gone):
+    """A future version without one of the seams: one line of advice, and the app goes on, retried as ever."""
+    watchkeep.uninstrument()
+    targets = list(INTEGRATION.targets)
+    targets[gone] = targets[gone]._replace(path=f"{targets[gone].path}_of_old")
+    monkeypatch.setattr(guard, "_last_report", {})
+    said = []
+    monkeypatch.setattr(guard.logger(), "warning", lambda text, *args: said.append(text % args))
+    try:
+        installer.install_integration(replace(INTEGRATION, targets=tuple(targets)))
+        assert [targets[gone].path in line for line in said] == [True]
+        flaky = Flaky(1)
+        assert in_a_block(flaky) is flaky.result
+        flaky = Flaky(1)
+        assert Retrying(**QUICK)(flaky) is flaky.result
+    finally:
+        installer.uninstall_all()
+        watchkeep.instrument()
