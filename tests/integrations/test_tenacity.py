@@ -804,6 +804,23 @@ def test_a_loop_that_began_before_us_goes_on_alone(watchkeep_capture):
     assert Retrying(**QUICK)(flaky) is flaky.result
 
 
+@pytest.mark.parametrize("form", ["call", "block"])
+def test_taken_out_in_the_midst_nothing_is_left(watchkeep_capture, form):
+    """A loop that outlives us leaves nothing of ours behind, and the app gets its result."""
+    flaky = Flaky(1)
+
+    def work():
+        watchkeep.uninstrument()
+        return flaky()
+
+    try:
+        assert (Retrying(**QUICK)(work) if form == "call" else in_a_block(work)) is flaky.result
+    finally:
+        watchkeep.instrument()
+    flaky.raised.clear()  # their tracebacks hold the loop
+    gc.collect()
+
+
 def test_a_policy_that_cannot_be_read_does_not_reach_the_app(watchkeep_capture, monkeypatch):
     """A stop whose numbers raise is a fault of ours: it is counted, and the app goes on."""
     monkeypatch.setattr(guard, "raising", False)

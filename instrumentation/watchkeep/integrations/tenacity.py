@@ -186,9 +186,16 @@ def _call_begins(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return args[0]
 
 
+def _call_returned(retrying: Any, _: Any) -> None:
+    # Over already, unless we were taken out in its midst.
+    call = context.logical.get()
+    if type(call) is TenacityCall and call.retrying is retrying:
+        call.finish()
+
+
 def _call_raised(retrying: Any, error: BaseException) -> None:
     call = context.logical.get()
-    if isinstance(call, TenacityCall) and call.retrying is retrying and not call.over:
+    if type(call) is TenacityCall and call.retrying is retrying:
         call.finish(error=error)
 
 
@@ -198,8 +205,8 @@ INTEGRATION = Integration(
     targets=(
         Target("tenacity:BaseRetrying.iter", _turn_begins, _turn_ends, _turn_raised),
         Target("tenacity:AsyncRetrying.iter", _turn_begins, _turn_ends, _turn_raised),
-        Target("tenacity:Retrying.__call__", _call_begins, None, _call_raised, needed=False),
-        Target("tenacity:AsyncRetrying.__call__", _call_begins, None, _call_raised, needed=False),
+        Target("tenacity:Retrying.__call__", _call_begins, _call_returned, _call_raised, needed=False),
+        Target("tenacity:AsyncRetrying.__call__", _call_begins, _call_returned, _call_raised, needed=False),
         Target("tenacity:AttemptManager.__exit__", _block_ends, _block_ended),
     ),
     supported={"tenacity": ("8.1", "10")},
