@@ -234,7 +234,7 @@ class BreakerCall(Logical):
         elif self.labels is not None:
             breaker.last = self.labels, self.scope
         if self.end():
-            self._count(fault)
+            self.count(fault, breaker.scope)
         if not self.misused:
             labels = {**breaker.labels(), names.RESILIENCE_CIRCUIT_BREAKER_OUTCOME: outcome}
             labels[names.ERROR_TYPE] = fault[0] if fault is not None else None
@@ -254,12 +254,6 @@ class BreakerCall(Logical):
             return None
         # The chat knows what its tries met; the exception only says how the SDK calls it.
         return self.error or of_exception(error)
-
-    def _count(self, fault: Blame | None) -> None:
-        labels = dict(self.labels or ())
-        if fault is not None:
-            labels[names.ERROR_TYPE], labels[names.RESILIENCE_FAULT_ORIGIN] = fault
-        runtime.emitter().measure(names.METRIC_RESILIENCE_CALLS, self.scope or self.breaker.scope, labels)
 
     def _end_spans(self, outcome: str, fault: Blame | None, message: str) -> None:
         # Each change ends when it was made; the last thing that happened is as long as the call.

@@ -71,7 +71,10 @@ def _current_span() -> Any:
     trace = sys.modules.get("opentelemetry.trace")
     if trace is None or not hasattr(trace, "get_current_span"):  # nobody has made a span
         return None
-    found = trace.get_current_span().get_span_context()
+    span = trace.get_current_span()
+    while getattr(span, "pending", False):  # a retry that may never be a span: a line does not make it one
+        span = span.outer
+    found = span.get_span_context()
     return found if found.trace_id else None
 
 

@@ -3,6 +3,8 @@
 TRIGGERS: dict[str, tuple[str, ...]] = {
     "agents.tracing.create": ("watchkeep.integrations.openai_agents",),
     "agents.tracing.provider": ("watchkeep.integrations.openai_agents",),
+    "backoff._async": ("watchkeep.integrations.backoff",),
+    "backoff._sync": ("watchkeep.integrations.backoff",),
     "httpcore._async.connection_pool": ("watchkeep.integrations.pool",),
     "httpcore._sync.connection_pool": ("watchkeep.integrations.pool",),
     "httpcore2._async.connection_pool": ("watchkeep.integrations.pool",),
@@ -14,6 +16,8 @@ TRIGGERS: dict[str, tuple[str, ...]] = {
     "logging": ("watchkeep.integrations.logging",),
     "openai._base_client": ("watchkeep.integrations.openai",),
     "pybreaker": ("watchkeep.integrations.pybreaker",),
+    "stamina._core": ("watchkeep.integrations.stamina",),
+    "tenacity": ("watchkeep.integrations.tenacity",),
 }
 
 # These are installed when one of these functions is first called.

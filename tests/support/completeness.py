@@ -34,8 +34,6 @@ NOT_YET: dict[str, tuple[str, ...]] = {
         "resilience.limiter.name",
         "resilience.limiter.result",
         "resilience.limiter.type",
-        "resilience.retry.max_attempts",
-        "resilience.retry.result",
     ),
     "metrics": (
         "agent_runtime.batch.active",
@@ -74,15 +72,12 @@ NOT_YET: dict[str, tuple[str, ...]] = {
         "resilience.limiter.request.time_in_queue",
         "resilience.limiter.request_lease.duration",
         "resilience.limiter.requests",
-        "resilience.retry.operation.attempts",
-        "resilience.retry.operation.duration",
     ),
     "spans": (
         "agent_runtime.batch.internal",
         "agent_runtime.checkpoint.internal",
         "agent_runtime.executor_task.internal",
         "resilience.limiter.wait.internal",
-        "resilience.retry.internal",
     ),
     "events": (
         "agent_runtime.checkpoint.restored",
