@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as otel_context
@@ -90,6 +90,47 @@ class LiveSpan(trace.Span):
 
     def end(self, end_time: int | None = None) -> None:
         """Leave the end to the record."""
+
+
+class LazySpan(LiveSpan):
+    """Stands for an operation that becomes a span once anybody refers to it: a child, the app, a line in a trace.
+
+    `find(make)` returns its record, which it makes where that is asked for and still possible; `around` is the span
+    that stands for it otherwise.
+    """
+
+    __slots__ = ("_around", "_find")
+
+    def __init__(self, find: Callable[[bool], Record | None], around: trace.Span) -> None:
+        self._find = find
+        self._around = around
+
+    def is_known(self) -> bool:
+        """Whether it is a span already, or one around it is."""
+        if self._find(False) is not None:
+            return True
+        around = self._around
+        return around.is_known() if isinstance(around, LazySpan) else around.get_span_context().is_valid
+
+    def get_span_context(self) -> trace.SpanContext:
+        """Become a span, and return the ids."""
+        record = guard.run(self._find, True)
+        return (self._around if record is None else span_of(record)).get_span_context()
+
+    def is_recording(self) -> bool:
+        """Whether attributes are still taken."""
+        record = self._find(False)
+        return record is None or (record.sampled and not record.closed)
+
+    def set_attribute(self, key: str, value: Any) -> None:
+        """Become a span with this attribute."""
+        self.set_attributes({key: value})
+
+    def set_attributes(self, attributes: Mapping[str, Any]) -> None:
+        """Become a span with these attributes."""
+        record = guard.run(self._find, True)
+        if record is not None:
+            span_of(record).set_attributes(dict(attributes))
 
 
 def place(record: Record, parent: Record | None) -> None:
