@@ -1,4 +1,4 @@
-"""Thread pools as an app uses them: what a task waits for, belongs to and costs in series, with real chats in threads."""
+"""Thread pools as an app uses them: what a task waits for and belongs to, with real chats in threads."""
 
 from __future__ import annotations
 
