@@ -122,7 +122,7 @@ def _async_call(target: Target, original: Function) -> Function:
 
 
 def _with_other(target: Target, swap: Function, original: Function) -> Function:
-    look, failed = guard.guarded(swap), guard.guarded(target.error or _nothing)
+    look, failed = guard.reader(swap), guard.reader(target.error or _nothing)
 
     def call(*args: Any, **kwargs: Any) -> Any:
         given = look(args, kwargs) or args
@@ -137,9 +137,9 @@ def _with_other(target: Target, swap: Function, original: Function) -> Function:
 
 def _readers(target: Target) -> tuple[Function, Function, Function]:
     return (
-        guard.guarded(target.before or _nothing),
-        guard.guarded(target.after or _nothing),
-        guard.guarded(target.error or _nothing),
+        guard.reader(target.before or _nothing),
+        guard.reader(target.after or _nothing),
+        guard.reader(target.error or _nothing),
     )
 
 
