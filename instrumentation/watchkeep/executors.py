@@ -26,7 +26,8 @@ from watchkeep.record import Measure
 
 THREAD_POOL = "thread_pool"
 ACTIVE, IDLE = "active", "idle"
-_LOOKUPS = ("socket", "_socket", "asyncio.base_events")  # what an event loop runs in threads for itself
+_LOOKUPS = ("getaddrinfo", "getnameinfo", "_getaddrinfo_debug")  # what an event loop runs in threads for itself
+_OF_LOOKUPS = ("socket", "_socket", "asyncio.base_events")
 _QUEUE = names.PHASE_KEYS["executor_queue"]
 
 
@@ -92,7 +93,7 @@ class Pool:
 class Task:
     """What an executor is given in place of the app's function: the same call, seen from submission to end."""
 
-    __slots__ = ("around", "begin", "carried", "end", "function", "otel", "over", "pool", "record", "start", "tokens")
+    __slots__ = ("around", "begin", "carried", "end", "found", "function", "otel", "over", "pool", "start", "tokens")
 
     def __init__(self, pool: Pool, function: Callable[..., Any], carries: bool) -> None:
         self.pool = pool
@@ -101,7 +102,7 @@ class Task:
         self.carried = context.carry() if carries else None
         self.otel = otel_context.get_current()
         self.around = context.current.get()
-        self.record: Any = {}
+        self.found: dict[str, TaskRecord] = {}  # its record under one key: threads may ask for it at once
         self.over = False
         self.tokens: list[tuple[Any, Token[Any]]] = []
         self.begin = clock.monotonic()
@@ -142,7 +143,7 @@ class Task:
 
     def find(self, make: bool) -> TaskRecord | None:
         """Return its record where it is a span, or can become one now."""
-        found: TaskRecord | None = self.record.get("")
+        found = self.found.get("")
         if found is not None or not make or self.over:
             return found
         token = otel_context.attach(self.otel)
@@ -152,8 +153,7 @@ class Task:
             made.open(since=self.begin)
         finally:
             otel_context._RUNTIME_CONTEXT.detach(token)
-        kept: TaskRecord = self.record.setdefault("", made)  # two threads may ask at once
-        return kept
+        return self.found.setdefault("", made)
 
     def ends(self, error: BaseException | None) -> None:
         """The app's function has returned or raised."""
@@ -260,7 +260,7 @@ def _blame(error: BaseException) -> blame.Blame:
 
 def given(pool: Pool, function: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return the function and the arguments that the executor gets instead."""
-    if getattr(function, "__module__", "") in _LOOKUPS:
+    if getattr(function, "__name__", "") in _LOOKUPS and function.__module__ in _OF_LOOKUPS:
         return Errand(pool, function), *args
     # asyncio.to_thread and its like: a call inside a context that the app has copied.
     if type(function) is partial and _runs_in_a_context(function.func) and function.args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import os
 import sys
 import weakref
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import openai
 import pytest
 
 import watchkeep
-from watchkeep import limiters, names, tracing
+from watchkeep import guard, limiters, names, tracing
 from watchkeep.integrations.asyncio import SCOPE
 from watchkeep.record import Record
 
@@ -290,3 +291,31 @@ def test_many_tasks_leave_every_gauge_at_zero(watchkeep_capture):
     assert left == [0, 0]
     assert watchkeep_capture.value(REQUESTS, **of, resilience_limiter_result="acquired") >= 666
     assert watchkeep_capture.value(REQUESTS, **of) <= 1000
+
+
+def test_a_forked_child_counts_for_itself(watchkeep_capture):
+    """What the parent's requests came to is the parent's."""
+    semaphore = asyncio.Semaphore(1)
+    asyncio.run(hold(semaphore, 0))
+    assert limiters.known[id(semaphore)].acquired == 1
+    child = os.fork()
+    if not child:
+        os._exit(limiters.known[id(semaphore)].acquired)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_fault_of_ours_withholds_no_permit(watchkeep_capture, monkeypatch):
+    """A fault of ours while a permit is asked for: it is given as it is without us."""
+    monkeypatch.setattr(guard, "raising", False)
+    semaphore = asyncio.Semaphore(1)
+    faults = guard.faults
+
+    class Other:
+        acquired = property()
+
+    limiters.known[id(semaphore)] = Other()
+    try:
+        assert asyncio.run(semaphore.acquire())
+    finally:
+        del limiters.known[id(semaphore)]
+    assert guard.faults == faults + 1

@@ -7,6 +7,7 @@ import contextvars
 import gc
 import inspect
 import logging
+import os
 import socket
 import threading
 import time
@@ -281,6 +282,29 @@ def test_an_executor_of_our_own_is_not_watched(watchkeep_capture):
     with made["pool"] as pool:
         pool.submit(abs, 1).result()
     assert watchkeep_capture.points(COMPLETED, python_executor_name="ours") == []
+
+
+def test_the_threads_of_opentelemetry_are_not_the_app_s(watchkeep_capture):
+    """Its SDK makes a pool for itself, before the app has set its providers: no series, and nothing begins there."""
+    from opentelemetry.sdk.resources import Resource
+
+    before = len(watchkeep_capture.points(COMPLETED))
+    Resource.create()
+    assert len(watchkeep_capture.points(COMPLETED)) == before
+
+
+def test_a_forked_child_has_no_tasks_of_its_parent(watchkeep_capture):
+    """What runs in the parent's threads does not run in the child."""
+    go = threading.Event()
+    with ThreadPoolExecutor(1, "forked") as pool:
+        future = pool.submit(go.wait, 5)
+        until(lambda: watchkeep_capture.value(THREADS, python_executor_name="forked") == 1)
+        child = os.fork()
+        if not child:
+            os._exit(any(found.running for found in executors._pools.values()))
+        go.set()
+        future.result()
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_one_made_before_we_came_is_watched_by_its_prefix(watchkeep_capture):

@@ -18,6 +18,7 @@ from watchkeep.integrations import Integration, scope
 
 SCOPE = scope("concurrent_futures", names.SCHEMA_EXTENSION)
 _NUMBERED = re.compile(r"ThreadPoolExecutor-\d+\Z")  # the library's own prefix, where the app gave none
+_TELEMETRY = (origin.OURS, "opentelemetry")  # its threads are not the app's, and begin before its providers are set
 _ELSEWHERE = "concurrent.futures.interpreter"
 
 
@@ -27,7 +28,7 @@ def _creation(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 def _created(executor: Any, _: None) -> None:
     site = origin.site(executor, "concurrent")
-    if site.library == origin.OURS or _is_elsewhere(executor):
+    if site.library in _TELEMETRY or _is_elsewhere(executor):
         executors.leave_alone(executor)
     else:
         _register(executor, site.library or site.place)
