@@ -1,8 +1,9 @@
 """What executors have in common: names, threads, and each task from its submission to its end.
 
-A task takes along what holds where it was submitted: correlation, trace, the operation around it. It becomes a span
-once something in it refers to it, or when it took a millisecond of a trace; it is measured always. The app's
-executors are only referred to weakly; those of one name share their series, which stay when the executors are gone.
+A task takes along what holds where it was submitted: correlation, trace, the operation around it. It is measured
+always. It is a span where it has something to tell: inside a trace when it had to queue, outside of any once something
+in it begins one. The app's executors are only referred to weakly; those of one name share their series, which stay
+when the executors are gone.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from watchkeep.record import Measure
 
 THREAD_POOL = "thread_pool"
 ACTIVE, IDLE = "active", "idle"
+_QUEUED_NS = 10_000_000  # a thread that is free takes less to wake up, on a busy machine too
 _LOOKUPS = ("getaddrinfo", "getnameinfo", "_getaddrinfo_debug")  # what an event loop runs in threads for itself
 _OF_LOOKUPS = ("socket", "_socket", "asyncio.base_events")
 _QUEUE = names.PHASE_KEYS["executor_queue"]
@@ -93,7 +95,20 @@ class Pool:
 class Task:
     """What an executor is given in place of the app's function: the same call, seen from submission to end."""
 
-    __slots__ = ("around", "begin", "carried", "end", "found", "function", "otel", "over", "pool", "start", "tokens")
+    __slots__ = (
+        "around",
+        "begin",
+        "carried",
+        "end",
+        "found",
+        "function",
+        "otel",
+        "over",
+        "pool",
+        "shown",
+        "start",
+        "tokens",
+    )
 
     def __init__(self, pool: Pool, function: Callable[..., Any], carries: bool) -> None:
         self.pool = pool
@@ -130,12 +145,13 @@ class Task:
         else:
             self.otel = otel_context.get_current()
             self.around = context.current.get()
-        if self.around is not None:
-            # Inside a call it is a part of that call's own time.
-            around = self.around if context.call.get() is None else None
-            waits.before_a_call("executor_queue", self.pool.group.scope, self.start - self.begin, around)
-        span = trace.get_current_span(self.otel)
-        if _is_ours(span, self.around):
+        span, waited = trace.get_current_span(self.otel), self.start - self.begin
+        in_a_trace = self.around is not None or waits.traced(span)
+        in_a_call = context.call.get() is not None  # what an SDK runs in a thread is a part of its call
+        self.shown = in_a_trace and waited >= _QUEUED_NS and not in_a_call
+        if self.around is not None and not in_a_call:
+            waits.before_a_call("executor_queue", self.pool.group.scope, waited, self.around)
+        if (self.shown or not (in_a_trace or in_a_call)) and _is_ours(span, self.around):
             here = trace.set_span_in_context(tracing.LazySpan(self.find, span), self.otel)
         else:  # the app's own span stays the current one: the app may look for it
             here = self.otel
@@ -159,7 +175,7 @@ class Task:
         """The app's function has returned or raised."""
         self.end = clock.monotonic()
         self.pool.running.discard(id(self))
-        record = self.find(self.end - self.begin >= waits.NOTICEABLE_NS and self._is_in_a_trace()) or TaskRecord(self)
+        record = self.find(self.shown) or TaskRecord(self)
         self.over = True
         if error is not None:
             record.fail(_blame(error), str(error) if record.visible else "")
@@ -168,9 +184,6 @@ class Task:
         self.function = self.carried = None
         self._leave()
         record.close(self.end)
-
-    def _is_in_a_trace(self) -> bool:
-        return self.around is not None or waits.traced(trace.get_current_span(self.otel))
 
     def _leave(self) -> None:
         for variable, token in reversed(self.tokens):

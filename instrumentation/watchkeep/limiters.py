@@ -79,9 +79,8 @@ class Limiter(ABC):
             wait.fail((names.CANCELLED, names.CLIENT_FAULT))
         wait.close(now)
         around = context.current.get()
-        if around is not None or wait.visible:
-            inside = context.call.get() is not None  # then it is a part of that call's own time
-            waits.before_a_call("limiter", self.scope, now - begin, None if inside else around)
+        if wait.visible and context.call.get() is None:  # inside a call it is a part of that call's own time
+            waits.before_a_call("limiter", self.scope, now - begin, around)
 
 
 class Wait(waits.Measured):

@@ -321,9 +321,10 @@ def test_one_made_before_we_came_is_watched_by_its_prefix(watchkeep_capture):
 # -- what a task belongs to ------------------------------------------------------------------------------------
 
 
-def test_a_chat_in_a_thread_belongs_to_the_operation_around(watchkeep_capture, llm_server):
-    """One trace and one correlation ID: the operation, the task with its path, the chat in the task."""
+def test_a_chat_that_waits_for_a_thread_belongs_to_the_operation_around(watchkeep_capture, llm_server):
+    """One trace, one correlation ID: the operation, the task that had to queue with its path, the chat in it."""
     with ThreadPoolExecutor(1, "chats") as pool, watchkeep.correlation("run-9"), enclosing() as around:
+        pool.submit(time.sleep, 0.05)
         pool.submit(ask, llm_server).result()
     (chat,) = watchkeep_capture.spans("chat")
     (task,) = watchkeep_capture.spans(f"{__name__}.ask")
@@ -333,6 +334,7 @@ def test_a_chat_in_a_thread_belongs_to_the_operation_around(watchkeep_capture, l
     assert task.attributes[names.AGENT_RUNTIME_EXECUTION_PATH] == "thread_pool"
     assert task.attributes[names.PYTHON_EXECUTOR_NAME] == "chats"
     assert task.attributes[names.THREAD_NAME] == "chats_0"
+    assert task.attributes[QUEUE_KEY] == pytest.approx(0.05, abs=0.04)
 
 
 @pytest.mark.parametrize("way", ["submit", "map", "to_thread", "run_in_executor", "copied context"])
@@ -355,8 +357,10 @@ def test_every_way_into_a_thread_keeps_trace_and_correlation(watchkeep_capture, 
             pool.submit(contextvars.copy_context().run, ask, llm_server).result()
         else:
             asyncio.run(main())
-    (chat,), (task,) = watchkeep_capture.spans("chat"), watchkeep_capture.spans(f"{__name__}.ask")
-    assert (chat.trace_id, chat.parent_id, task.parent_id) == (around.trace_id, task.span_id, around.span_id)
+    (chat,) = watchkeep_capture.spans("chat")
+    queued = {task.span_id: task.parent_id for task in watchkeep_capture.spans(f"{__name__}.ask")}  # on a busy machine
+    assert chat.trace_id == around.trace_id
+    assert queued.get(chat.parent_id, chat.parent_id) == around.span_id
     assert chat.attributes[names.AGENT_RUNTIME_CORRELATION_ID] == "run-7"
 
 
@@ -404,14 +408,37 @@ def test_a_task_without_anything_of_ours_is_no_span(watchkeep_capture):
     assert watchkeep_capture.value(PHASE_TIME, resilience_call_phase="executor_queue") == 0
 
 
-def test_small_tasks_inside_a_trace_are_no_spans(watchkeep_capture):
-    """Inside an operation a task of a millisecond is shown, the small ones are only counted."""
+def test_only_tasks_that_queue_are_spans_of_a_trace(watchkeep_capture):
+    """Inside an operation a task that found a thread at once is only counted; one that waited for it is shown."""
+
+    def quick():
+        time.sleep(0.002)
+
+    def late():
+        pass
+
     with ThreadPoolExecutor(1, "mixed") as pool, enclosing():
         for _ in range(20):
-            pool.submit(abs, 1).result()
-        pool.submit(time.sleep, 0.005).result()
-    assert [span.name for span in watchkeep_capture.spans("time.sleep")] == ["time.sleep"]
-    assert len(watchkeep_capture.spans("builtins.abs")) <= 5  # the machine may have been busy
+            pool.submit(quick).result()
+        pool.submit(time.sleep, 0.05)
+        pool.submit(late).result()
+    shown = [span.name.rpartition(".")[2] for span in watchkeep_capture.spans() if "<locals>" in span.name]
+    assert shown.count("late") == 1
+    assert shown.count("quick") <= 3  # the machine may have been busy
+
+
+def test_what_an_sdk_runs_in_a_thread_is_part_of_its_call(watchkeep_capture, llm_server):
+    """The async client looks at the platform in a thread: that is no span of its own, and no wait before a call."""
+
+    async def main():
+        async with openai.AsyncOpenAI(base_url=llm_server.base_url, api_key="sk") as client:
+            await client.chat.completions.create(model="gpt-4o", messages=MESSAGES)
+
+    asyncio.run(main())
+    assert {span.name for span in watchkeep_capture.spans()} <= {"chat gpt-4o", "POST"} | {
+        span.name for span in watchkeep_capture.spans("wait_for_connection")
+    }
+    assert not any(QUEUE_KEY in span.attributes for span in watchkeep_capture.spans())
 
 
 def test_a_failing_chat_blames_the_provider_on_its_task(watchkeep_capture, llm_server):
@@ -510,7 +537,7 @@ def test_many_tasks_at_once_have_the_right_parents(watchkeep_capture):
     """Hundreds of operations, each with tasks in one pool: no task is below another's, and all threads are idle."""
 
     def inner(step):
-        time.sleep(0.002)
+        time.sleep(0.02)
         return step, context.current.get().span_id
 
     def outer(number):
@@ -518,13 +545,13 @@ def test_many_tasks_at_once_have_the_right_parents(watchkeep_capture):
             found = pool.submit(inner, number).result()
         return found[1] == record.span_id
 
-    with ThreadPoolExecutor(8, "many") as pool, ThreadPoolExecutor(8, "callers") as callers:
+    with ThreadPoolExecutor(8, "many") as pool, ThreadPoolExecutor(32, "callers") as callers:
         assert all(callers.map(outer, range(300)))
         steps = {span.span_id: span for span in watchkeep_capture.spans("run_step")}
         tasks = [span for span in watchkeep_capture.spans() if span.name.endswith("<locals>.inner")]
-        assert len(tasks) == 300
+        assert len(tasks) > 200
         assert all(task.parent_id in steps for task in tasks)
-        assert len({task.parent_id for task in tasks}) == 300
+        assert len({task.parent_id for task in tasks}) == len(tasks)
         assert watchkeep_capture.value(THREADS, python_executor_name="many", python_executor_thread_state="active") == 0
 
 
