@@ -22,6 +22,7 @@ WAIT = names.METRIC_RESILIENCE_LIMITER_REQUEST_TIME_IN_QUEUE.name
 @pytest.fixture(autouse=True)
 def watched():
     """Every test begins watched, and leaves nothing watched behind."""
+    watchkeep.uninstrument()  # what another test may have left
     watchkeep.instrument()
     yield
     watchkeep.uninstrument()

@@ -22,6 +22,7 @@ OF = {"resilience_limiter_name": "anyio.to_thread", "resilience_limiter_type": "
 @pytest.fixture(autouse=True)
 def watched():
     """Every test begins watched, and leaves nothing watched behind."""
+    watchkeep.uninstrument()  # what another test may have left
     watchkeep.instrument()
     yield
     watchkeep.uninstrument()

@@ -30,6 +30,7 @@ WAIT_KEY = names.PHASE_KEYS["limiter"]
 @pytest.fixture(autouse=True)
 def watched():
     """Every test begins watched, and leaves nothing watched behind."""
+    watchkeep.uninstrument()  # what another test may have left
     watchkeep.instrument()
     yield
     watchkeep.uninstrument()

@@ -39,6 +39,7 @@ OWN: contextvars.ContextVar[str] = contextvars.ContextVar("own", default="unset"
 @pytest.fixture(autouse=True)
 def watched():
     """Every test begins watched, and leaves nothing watched behind."""
+    watchkeep.uninstrument()  # what another test may have left
     watchkeep.instrument()
     yield
     watchkeep.uninstrument()
