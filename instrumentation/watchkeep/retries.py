@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 from abc import abstractmethod
-from functools import partial
 from inspect import CO_ASYNC_GENERATOR, CO_GENERATOR
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
@@ -23,8 +22,8 @@ from watchkeep.blame import Blame, of_exception
 from watchkeep.export.model import Scope
 from watchkeep.llm import LLMCall, message_of
 from watchkeep.logical import Logical
+from watchkeep.pending import PendingSpan
 from watchkeep.record import Measure, Record, seconds
-from watchkeep.tracing import PendingSpan
 
 SUCCEEDED, EXHAUSTED, NOT_RETRYABLE, CANCELLED = "succeeded", "exhausted", "not_retryable", "cancelled"
 SUCCEEDED_AFTER_RETRY = "succeeded_after_retry"
@@ -79,7 +78,7 @@ class RetryCall(Logical):
         """Stand around what is done here from the very beginning, until `leave`."""
         around = self._around
         outer: Any = around.get(_SPAN_KEY, trace.INVALID_SPAN)
-        span = self.span = PendingSpan(outer, self._make)
+        span = self.span = PendingSpan(outer, self._find)
         inside = self._inside = otel_context.Context({**around, _SPAN_KEY: span})
         self.before = self.outer
         context.logical.set(self)
@@ -106,16 +105,12 @@ class RetryCall(Logical):
 
     def operation(self) -> RetryOperation | None:
         """Return its span's record, made now if it was not."""
-        if self.span is not None:
-            self.span.get_span_context()
-        elif not self._records:
-            self._make()
-        return self._records[0] if self._records else None
+        return guard.run(self._find, True)
 
-    def _make(self) -> RetryOperation | None:
+    def _find(self, make: bool) -> RetryOperation | None:
         if self._records:
             return self._records[0]
-        if self.over:  # a task that it left behind
+        if not make or self.over:  # over: a task that it left behind asks
             return None
         attributes: dict[str, Any] = {names.RESILIENCE_POLICY_NAME: self.policy()}
         most = self.max_attempts()
@@ -262,17 +257,6 @@ def within() -> LLMCall | None:
     """Return the LLM call that is being made here."""
     call = context.call.get()
     return call if call is not None and not call.closed else None
-
-
-def name_of(function: Any) -> str:
-    """Return a function's qualified name with its module; of a partial, that of what it calls; else the type's."""
-    while type(function) is partial:
-        function = function.func
-    name, module = getattr(function, "__qualname__", None), getattr(function, "__module__", None)
-    if not isinstance(name, str):
-        function = type(function)
-        name, module = function.__qualname__, function.__module__
-    return f"{module}.{name}" if isinstance(module, str) else name
 
 
 class Place(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as otel_context
@@ -54,6 +54,8 @@ class LiveSpan(trace.Span):
 
     __slots__ = ("_context", "_record")
 
+    outer: trace.Span | None = None  # of one that stands before another (pending.py): that other
+
     def __init__(self, record: Record, span_context: trace.SpanContext) -> None:
         self._record = record
         self._context = span_context
@@ -90,70 +92,6 @@ class LiveSpan(trace.Span):
 
     def end(self, end_time: int | None = None) -> None:
         """Leave the end to the record."""
-
-
-class PendingSpan(LiveSpan):
-    """Stands where an operation may prove to be one: it opens when somebody asks for its ids, to be below it.
-
-    What the app adds to the current span lands where it would without us, on the span around, while that records.
-    """
-
-    __slots__ = ("_open", "outer")
-
-    _record: Record | None  # type: ignore[assignment]
-
-    def __init__(self, outer: trace.Span, open_record: Callable[[], Record | None]) -> None:
-        self.outer = outer
-        self._open = open_record
-        self._record = None
-
-    @property
-    def pending(self) -> bool:
-        """Whether it has no ids yet."""
-        return self._record is None
-
-    def get_span_context(self) -> trace.SpanContext:
-        """Return the ids, which makes it a span; those of the span around where that fails."""
-        record = self._record
-        if record is None:
-            record = self._record = guard.run(self._open)
-            if record is None:
-                return self.outer.get_span_context()
-            self._context = span_context(record)
-        return self._context
-
-    def is_recording(self) -> bool:
-        """Whether attributes are taken: by the span around, else by the operation."""
-        return self.outer.is_recording() or (self._record is not None and super().is_recording())
-
-    def _taker(self) -> trace.Span:
-        if self._record is None or self.outer.is_recording():
-            return self.outer
-        return span_of(self._record)
-
-    def set_attribute(self, key: str, value: Any) -> None:
-        """Add one attribute."""
-        self._taker().set_attribute(key, value)
-
-    def set_attributes(self, attributes: Mapping[str, Any]) -> None:
-        """Add attributes."""
-        self._taker().set_attributes(attributes)
-
-    def add_event(self, name: str, attributes: Any = None, timestamp: int | None = None) -> None:
-        """Add an event."""
-        self._taker().add_event(name, attributes, timestamp)
-
-    def update_name(self, name: str) -> None:
-        """Rename the span around."""
-        self.outer.update_name(name)
-
-    def set_status(self, status: Any, description: str | None = None) -> None:
-        """Set the status of the span around."""
-        self.outer.set_status(status, description)
-
-    def record_exception(self, exception: BaseException, *args: Any, **kwargs: Any) -> None:
-        """Record an exception on the span around."""
-        self.outer.record_exception(exception, *args, **kwargs)
 
 
 def place(record: Record, parent: Record | None) -> None:
@@ -233,7 +171,7 @@ _LLM_MARKS = ("llm.request.type", "llm.model_name")  # of instrumentations with 
 def owner_of_llm_span() -> trace.Span | None:
     """Return the current span when another instrumentation made it for the LLM call that is about to begin."""
     span = trace.get_current_span()
-    while isinstance(span, PendingSpan):
+    while isinstance(span, LiveSpan) and span.outer is not None:
         span = span.outer
     if isinstance(span, LiveSpan) or not span.is_recording():
         return None

@@ -11,7 +11,7 @@ import sys
 from functools import partial
 from typing import Any, NamedTuple
 
-from watchkeep import clock, context, names, retries
+from watchkeep import clock, context, names, origin, retries
 from watchkeep.hook import Target
 from watchkeep.integrations import Integration, scope
 from watchkeep.retries import RetryCall
@@ -45,7 +45,7 @@ class BackoffCall(RetryCall):
 
     def policy(self) -> str:
         """Return the decorated function's name."""
-        return retries.name_of(self.kind.target)
+        return origin.function_name(self.kind.target)
 
     def max_attempts(self) -> int | None:
         """Return the tries after which it gives up, where that is a plain number."""

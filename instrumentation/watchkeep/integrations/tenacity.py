@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from watchkeep import clock, context, names, retries
+from watchkeep import clock, context, names, origin, retries
 from watchkeep.export.model import Scope
 from watchkeep.hook import Target
 from watchkeep.integrations import Integration, scope
@@ -43,7 +43,7 @@ class TenacityCall(RetryCall):
     def policy(self) -> str:
         """Return the function's name, else the one that the loop was given, or that of where the block stands."""
         if self.function is not None:
-            return retries.name_of(self.function)
+            return origin.function_name(self.function)
         place = self.place.name if self.place is not None else ""
         return self.given or _text(getattr(self.retrying, "_name", "")) or place or self.library.name.rpartition(".")[2]
 
