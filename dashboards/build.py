@@ -8,11 +8,20 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import Any
 
-from dashboards import links, llm, overview, pools, resilience, run, system, time
+from dashboards import concurrency, links, llm, overview, pools, resilience, run, system, time
 from dashboards.frame import build as build_board
 
 FOLDER = "dashboards/json"
-BOARDS = (overview.BOARD, llm.BOARD, time.BOARD, resilience.BOARD, pools.BOARD, system.BOARD, run.BOARD)
+BOARDS = (
+    overview.BOARD,
+    llm.BOARD,
+    time.BOARD,
+    resilience.BOARD,
+    pools.BOARD,
+    concurrency.BOARD,
+    system.BOARD,
+    run.BOARD,
+)
 
 
 def files() -> Iterator[tuple[str, Callable[[], str]]]:

@@ -11,6 +11,7 @@ LLM = "watchkeep-llm"
 TIME = "watchkeep-time"
 RESILIENCE = "watchkeep-resilience"
 POOLS = "watchkeep-pools"
+CONCURRENCY = "watchkeep-concurrency"
 SYSTEM = "watchkeep-system"
 RUN = "watchkeep-run"
 
@@ -20,6 +21,7 @@ TITLES = {
     TIME: "Where the time goes",
     RESILIENCE: "Resilience",
     POOLS: "Pools and resources",
+    CONCURRENCY: "Concurrency and limits",
     SYSTEM: "System health",
     RUN: "One run",
 }

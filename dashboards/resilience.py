@@ -6,12 +6,14 @@ from dashboards import links, logql, shared
 from dashboards.frame import Board, Row
 from dashboards.panels import Column, ask, bad_above, lines, listing, now, number, over_time, rows
 from dashboards.promql import (
+    FAILED,
     INSTANCE,
     equal,
     increase,
     label,
     legend,
     level,
+    mean,
     per_interval,
     quantile,
     rate,
@@ -29,7 +31,7 @@ _TRANSITIONS, _OPEN_TIME = (
 )
 _PROBE = names.METRIC_RESILIENCE_CIRCUIT_BREAKER_NEXT_PROBE_TIME
 _REJECTED = equal(_OUTCOME, "rejected")
-_POLICY, _ERROR = names.RESILIENCE_POLICY_NAME, names.ERROR_TYPE
+_POLICY, _ERROR, _RESULT = names.RESILIENCE_POLICY_NAME, names.ERROR_TYPE, names.RESILIENCE_RETRY_RESULT
 
 
 def _breakers() -> Row:
@@ -205,8 +207,57 @@ def _retries() -> Row:
     )
 
 
+def _policies() -> Row:
+    duration, attempts = (
+        names.METRIC_RESILIENCE_RETRY_OPERATION_DURATION,
+        names.METRIC_RESILIENCE_RETRY_OPERATION_ATTEMPTS,
+    )
+    return Row(
+        "Retry policies above the SDK",
+        (
+            over_time(
+                "How operations end",
+                "Operations under a retry policy of the app's (tenacity, stamina, backoff) per second, by their end. "
+                "exhausted: tries or time ran out. not_retryable: an error that the policy does not retry.",
+                "reqps",
+                ask(rate(duration, _RESULT, part="count"), legend(_RESULT)),
+                stacked=True,
+                width=6,
+            ),
+            over_time(
+                "Given up",
+                "Operations that failed for good, per second, by policy and by the last error.",
+                "reqps",
+                ask(
+                    rate(duration, _POLICY, _ERROR, where=(FAILED,), part="count"),
+                    legend(_POLICY, _ERROR),
+                ),
+                stacked=True,
+                width=6,
+                links=(links.to(links.LLM, "Errors by type"),),
+            ),
+            over_time(
+                "Tries per operation",
+                "How often an operation was tried, by policy: the mean, and p95. Retries of the SDK inside each try "
+                "come on top.",
+                "none",
+                ask(mean(attempts, _POLICY), f"{legend(_POLICY)} mean"),
+                ask(quantile(0.95, attempts, _POLICY), f"{legend(_POLICY)} p95"),
+                width=6,
+            ),
+            over_time(
+                "Duration with retries",
+                "How long an operation takes, all tries and waits included: p95 by policy. This is what callers wait.",
+                "s",
+                ask(quantile(0.95, duration, _POLICY), legend(_POLICY), exemplars=True),
+                width=6,
+            ),
+        ),
+    )
+
+
 BOARD = Board(
     links.RESILIENCE,
     "What circuit breakers and retries do right now, what they save and what they cost.",
-    (_breakers(), _retries()),
+    (_breakers(), _retries(), _policies()),
 )

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = ("openai-1", "openai-2", "openai-3", "llm", "agents")
+NAMES = ("openai-1", "openai-2", "openai-3", "llm", "agents", "retries-oldest")
 TOOLS = ("go",)
 STAMP = "watchkeep-lock.sha256"
 

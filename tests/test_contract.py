@@ -15,7 +15,9 @@ from watchkeep import auto
 TESTS = Path(__file__).parent
 CHILD = str(TESTS / "support" / "contract_child.py")
 NAMES = auto.integrations()
-LIBRARIES = ("openai", "httpx", "httpx2", "httpcore", "httpcore2", "pybreaker", "agents")
+LIBRARIES = (
+    "openai", "httpx", "httpx2", "httpcore", "httpcore2", "pybreaker", "agents", "tenacity", "stamina", "backoff"
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

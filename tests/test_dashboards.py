@@ -25,10 +25,10 @@ def test_what_is_committed_is_what_the_modules_build():
     assert committed == build.build(), "run `make generate`"
 
 
-def test_there_are_seven():
+def test_there_are_eight():
     """Each has the uid that links and alerts name."""
     assert sorted(dashboards()) == sorted(links.TITLES)
-    assert len(dashboards()) == 7
+    assert len(dashboards()) == 8
 
 
 @pytest.mark.parametrize("rule", rules.RULES, ids=lambda rule: rule.__name__)

@@ -118,6 +118,37 @@ def test_a_function_that_the_app_kept(module: Any, kind: str) -> None:
     assert seen.count == 0
 
 
+def test_a_function_that_makes_functions(module: Any) -> None:
+    """Around what it made stand the readers of the target that is given for it; it looks like what it stands for."""
+    seen: list[Any] = []
+
+    def make(self: Any, given: Any) -> Any:
+        @wraps(given)
+        def made(value: int) -> Any:
+            return given(value)
+
+        return made
+
+    def inner(value: int) -> int:
+        return value + 1
+
+    def around(made: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Target | None:
+        if args[1] is opaque:
+            return None
+        return Target("wk_hooked:made", lambda args, _: args, lambda state, result: seen.append((*state, result)))
+
+    module.Thing.work = make
+    done = placed(Target("wk_hooked:Thing.work", around=around))
+    function = module.Thing().work(inner)
+    assert (function(1), seen) == (2, [(1, 2)])
+    assert function.__wrapped__ is inner
+    assert module.Thing().work(opaque).__wrapped__ is opaque
+    patching.unpatch(done)
+    assert module.Thing.work is make
+    assert module.Thing().work(inner)(1) == 2
+    assert len(seen) == 1
+
+
 def test_a_call_that_began_before_we_left_ends_as_ever(module: Any) -> None:
     """What was begun is also ended, so that nothing stays open."""
     seen: list[str] = []

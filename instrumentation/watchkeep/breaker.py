@@ -11,10 +11,9 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import partial
-from types import FrameType, ModuleType
 from typing import Any, ClassVar, NamedTuple
 
-from watchkeep import cells, clock, context, guard, names, runtime
+from watchkeep import cells, clock, context, guard, names, origin, runtime
 from watchkeep.blame import Blame, of_exception
 from watchkeep.cells import Observation
 from watchkeep.export.model import Scope
@@ -234,7 +233,7 @@ class BreakerCall(Logical):
         elif self.labels is not None:
             breaker.last = self.labels, self.scope
         if self.end():
-            self._count(fault)
+            self.count(fault, breaker.scope)
         if not self.misused:
             labels = {**breaker.labels(), names.RESILIENCE_CIRCUIT_BREAKER_OUTCOME: outcome}
             labels[names.ERROR_TYPE] = fault[0] if fault is not None else None
@@ -254,12 +253,6 @@ class BreakerCall(Logical):
             return None
         # The chat knows what its tries met; the exception only says how the SDK calls it.
         return self.error or of_exception(error)
-
-    def _count(self, fault: Blame | None) -> None:
-        labels = dict(self.labels or ())
-        if fault is not None:
-            labels[names.ERROR_TYPE], labels[names.RESILIENCE_FAULT_ORIGIN] = fault
-        runtime.emitter().measure(names.METRIC_RESILIENCE_CALLS, self.scope or self.breaker.scope, labels)
 
     def _end_spans(self, outcome: str, fault: Blame | None, message: str) -> None:
         # Each change ends when it was made; the last thing that happened is as long as the call.
@@ -375,36 +368,4 @@ def _next_probes(scope: Scope) -> Iterator[Observation]:
 
 def _global_name(thing: Any, made_in: str) -> str:
     modules = [made_in, *(name for name in list(sys.modules) if name != "__main__"), "__main__"]
-    for name in modules:
-        found = _bound_in(sys.modules.get(name), thing)
-        if found:
-            return f"{name}.{found}"
-    return ""
-
-
-def _bound_in(module: Any, thing: Any) -> str:
-    # By type and object's own lookup: a plain look at a lazy module would load it.
-    if not issubclass(type(module), ModuleType):
-        return ""
-    namespace: dict[str, Any] = object.__getattribute__(module, "__dict__")
-    return next((key for key, value in namespace.copy().items() if value is thing), "")
-
-
-def creation_site(thing: Any, library: str) -> tuple[str, str]:
-    """Return (module, "module.function:line") of the app's code that is making `thing` just now."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and _is_inside(frame, thing, library):
-        frame = frame.f_back
-    if frame is None:
-        return "", ""
-    module, function = str(frame.f_globals.get("__name__", "")), frame.f_code.co_qualname
-    where = module if function == "<module>" else f"{module}.{function}"
-    return module, f"{where}:{frame.f_lineno}"
-
-
-def _is_inside(frame: FrameType, thing: Any, library: str) -> bool:
-    package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-    if package in ("watchkeep", library):
-        return True
-    code = frame.f_code  # the constructor of a subclass is not where it is made
-    return code.co_name == "__init__" and frame.f_locals.get(code.co_varnames[0]) is thing
+    return next(filter(None, (origin.bound_in(name, thing) for name in modules)), "")

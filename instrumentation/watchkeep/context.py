@@ -128,6 +128,25 @@ def entities(**attributes: Any) -> Iterator[None]:
         entity.reset(token)
 
 
+_CARRIED: tuple[ContextVar[Any], ...] = (current, call, logical, entity, _correlation)
+_NOTHING: tuple[Any, ...] = (None, None, None, _NOBODY, None)
+
+
+def carry() -> list[tuple[ContextVar[Any], Any]]:
+    """Return what of ours holds here, to be put in place where the work goes on: in another thread."""
+    carried: list[tuple[ContextVar[Any], Any]] = []
+    for variable, nothing in zip(_CARRIED, _NOTHING, strict=True):
+        value = variable.get()
+        if value is not nothing:
+            carried.append((variable, value))
+    said = _adopted.get()
+    if _source is not None:  # the app's own variable does not go along: what it says does
+        said = accepted(guard.run(_source)) or said
+    if said is not None:
+        carried.append((_adopted, said))
+    return carried
+
+
 def set_session(session_id: str | None = None, conversation_id: str | None = None, user_id: str | None = None) -> None:
     """Say which session, conversation or user this context works for; on spans and log lines, never labels.
 

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import wraps
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from logging import Logger
@@ -43,6 +43,19 @@ def guarded(function: Callable[P, T]) -> Callable[P, T | None]:
     def inner(*args: P.args, **kwargs: P.kwargs) -> T | None:
         try:
             return function(*args, **kwargs)
+        except Exception as error:
+            failed(function, error)
+            return None
+
+    return inner
+
+
+def reader(function: Callable[[Any, Any], T]) -> Callable[[Any, Any], T | None]:
+    """Do the same for a reader of the hot path, which takes two arguments: nothing is packed and unpacked."""
+
+    def inner(one: Any, other: Any) -> T | None:
+        try:
+            return function(one, other)
         except Exception as error:
             failed(function, error)
             return None

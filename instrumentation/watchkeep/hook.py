@@ -7,7 +7,9 @@ or exception goes straight back to the app; the readers run under the guard and 
     after(state, result)             it returned
     error(state, exception)          it raised (cancellation too); the same exception goes on to the app
     chunk(args, kwargs)              before every call of a busy function: no state, no after
-    swap(args, kwargs) -> args       what the function is given instead of `args`, to stand before one of them
+    swap(args, kwargs) -> args       what the function is given instead of `args`, to stand before one of them;
+                                     `error(args, exception)` may go with it
+    around(made, args, kwargs)       a target for `made`, a function that the wrapped one made: around each of its calls
 """
 
 from __future__ import annotations
@@ -34,9 +36,10 @@ class Target(NamedTuple):
     error: Callable[[Any, BaseException], None] | None = None
     chunk: Callable[[tuple[Any, ...], dict[str, Any]], None] | None = None
     needed: bool = True  # False: without this seam there is a documented second best
-    swap: Callable[[tuple[Any, ...], dict[str, Any]], tuple[Any, ...]] | None = None
+    swap: Callable[[tuple[Any, ...], dict[str, Any]], tuple[Any, ...] | None] | None = None
     sometimes: bool = False  # True: only some supported versions have it, and its absence is no news
     hidden: bool = False  # True: the wrapper's frame counts as the module's own, where that looks at the stack
+    around: Callable[[Any, tuple[Any, ...], dict[str, Any]], Target | None] | None = None
 
     @property
     def module(self) -> str:
@@ -47,7 +50,9 @@ class Target(NamedTuple):
 def wrapped(target: Target, original: Function) -> Function:
     """Return `original` wrapped with the target's readers."""
     if target.swap is not None:
-        wrapper = _with_other(target.swap, original)
+        wrapper = _with_other(target, target.swap, original)
+    elif target.around is not None:
+        wrapper = _maker(target.around, original)
     elif target.chunk is not None:
         wrapper = guard.before_each(target.chunk, original)
     elif iscoroutinefunction(original):
@@ -120,20 +125,43 @@ def _async_call(target: Target, original: Function) -> Function:
     return call
 
 
-def _with_other(swap: Function, original: Function) -> Function:
-    look = guard.guarded(swap)
+def _with_other(target: Target, swap: Function, original: Function) -> Function:
+    look, failed = guard.reader(swap), guard.reader(target.error or _nothing)
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        return original(*(look(args, kwargs) or args), **kwargs)
+        given = look(args, kwargs) or args
+        try:
+            return original(*given, **kwargs)
+        except BaseException as exception:
+            failed(given, exception)
+            raise
 
     return call
 
 
+def _maker(around: Function, original: Function) -> Function:
+    look = guard.guarded(around)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        made = original(*args, **kwargs)
+        target = look(made, args, kwargs)
+        return made if target is None else guard.run(_in_its_place, target, made) or made
+
+    return call
+
+
+def _in_its_place(target: Target, made: Function) -> Function:
+    wrapper = wrapped(target, made)
+    if "__wrapped__" in made.__dict__:
+        wrapper.__dict__["__wrapped__"] = made.__dict__["__wrapped__"]  # it looks like what it stands for
+    return wrapper
+
+
 def _readers(target: Target) -> tuple[Function, Function, Function]:
     return (
-        guard.guarded(target.before or _nothing),
-        guard.guarded(target.after or _nothing),
-        guard.guarded(target.error or _nothing),
+        guard.reader(target.before or _nothing),
+        guard.reader(target.after or _nothing),
+        guard.reader(target.error or _nothing),
     )
 
 

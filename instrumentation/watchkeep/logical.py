@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from watchkeep import context, names
+from watchkeep import context, names, runtime
 from watchkeep.blame import Blame
 from watchkeep.export.model import Scope
 
@@ -19,11 +19,12 @@ _KEPT = (names.GEN_AI_OPERATION_NAME, names.GEN_AI_REQUEST_MODEL, names.GEN_AI_P
 class Logical:
     """What a retry or a breaker learns of the chats made inside it, and what they learn of it."""
 
-    __slots__ = ("_turn", "before", "error", "labels", "marks", "outer", "over", "root", "running", "scope", "trace")
+    __slots__ = ("_root", "_turn", "before", "error", "labels", "marks", "outer", "over", "running", "scope", "trace")
 
     def __init__(self) -> None:
         self.outer = here()
-        self.root: Logical = self.outer.root if self.outer is not None else self
+        # Nothing in it leads back to itself: it is gone with the call, without the garbage collector.
+        self._root: Logical | None = self.outer.root if self.outer is not None else None
         self.over = False
         self.labels: dict[str, Any] | None = None  # of the last chat
         self.scope: Scope | None = None
@@ -32,7 +33,12 @@ class Logical:
         self.running: set[int] = set()  # chats, at the outermost
         self.before: Logical | None = None
         self.trace = 0  # at the outermost: the trace of what has no parent inside
-        self._turn = [self]
+        self._turn = [None]
+
+    @property
+    def root(self) -> Logical:
+        """The outermost."""
+        return self._root or self
 
     # Restored by value: a `with` block may be left in another context than the one it was entered in.
 
@@ -75,7 +81,14 @@ class Logical:
     def end(self) -> bool:
         """It is over; return whether it is the one that counts: the outermost, with no chat left to end."""
         self.over = True
-        return self.root is self and self.labels is not None and not self.running and self._takes_turn()
+        return self._root is None and self.labels is not None and not self.running and self._takes_turn()
+
+    def count(self, fault: Blame | None, scope: Scope) -> None:
+        """Count it in `resilience.calls`; `scope` is taken where no chat says another."""
+        labels = dict(self.labels or ())
+        if fault is not None:
+            labels[names.ERROR_TYPE], labels[names.RESILIENCE_FAULT_ORIGIN] = fault
+        runtime.emitter().measure(names.METRIC_RESILIENCE_CALLS, self.scope or scope, labels)
 
     def _takes_turn(self) -> bool:
         # A chat that ends in another thread may ask at the same moment: only one can take the one item.
@@ -95,11 +108,10 @@ def here() -> Logical | None:
 
 
 def mark(attributes: dict[str, Any]) -> None:
-    """Give an operation that opens here what the innermost breaker around it says."""
+    """Give an operation that opens here what the retries and breakers around it say, of each kind the innermost."""
     found = context.logical.get()
     while found is not None:
         if found.marks is not None and not found.over:
             for key, value in found.marks.items():
                 attributes.setdefault(key, value)
-            return
         found = found.outer

@@ -1145,6 +1145,8 @@ POOL_WAIT = Span("resilience.pool.wait.internal", INTERNAL, "wait_for_connection
 CIRCUIT_BREAKER = Span(
     "resilience.circuit_breaker.internal", INTERNAL, "circuit_breaker", (RESILIENCE_CIRCUIT_BREAKER_NAME,)
 )
+EXECUTOR_TASK = Span("agent_runtime.executor_task.internal", INTERNAL, "", (CODE_FUNCTION_NAME,))
+LIMITER_WAIT = Span("resilience.limiter.wait.internal", INTERNAL, "wait_for_permit", (RESILIENCE_LIMITER_NAME,))
 RETRY = Span("resilience.retry.internal", INTERNAL, "retry", (RESILIENCE_POLICY_NAME,))
 
 SPANS: dict[str, Span] = {value.key: value for value in list(globals().values()) if isinstance(value, Span)}

@@ -54,6 +54,8 @@ class LiveSpan(trace.Span):
 
     __slots__ = ("_context", "_record")
 
+    outer: trace.Span | None = None  # of one that stands before another (pending.py): that other
+
     def __init__(self, record: Record, span_context: trace.SpanContext) -> None:
         self._record = record
         self._context = span_context
@@ -169,6 +171,8 @@ _LLM_MARKS = ("llm.request.type", "llm.model_name")  # of instrumentations with 
 def owner_of_llm_span() -> trace.Span | None:
     """Return the current span when another instrumentation made it for the LLM call that is about to begin."""
     span = trace.get_current_span()
+    while isinstance(span, LiveSpan) and span.outer is not None:
+        span = span.outer
     if isinstance(span, LiveSpan) or not span.is_recording():
         return None
     attributes = getattr(span, "attributes", None) or {}

@@ -3,6 +3,12 @@
 TRIGGERS: dict[str, tuple[str, ...]] = {
     "agents.tracing.create": ("watchkeep.integrations.openai_agents",),
     "agents.tracing.provider": ("watchkeep.integrations.openai_agents",),
+    "aiolimiter.leakybucket": ("watchkeep.integrations.aiolimiter",),
+    "anyio.to_thread": ("watchkeep.integrations.anyio",),
+    "asyncio.locks": ("watchkeep.integrations.asyncio",),
+    "backoff._async": ("watchkeep.integrations.backoff",),
+    "backoff._sync": ("watchkeep.integrations.backoff",),
+    "concurrent.futures.thread": ("watchkeep.integrations.concurrent_futures",),
     "httpcore._async.connection_pool": ("watchkeep.integrations.pool",),
     "httpcore._sync.connection_pool": ("watchkeep.integrations.pool",),
     "httpcore2._async.connection_pool": ("watchkeep.integrations.pool",),
@@ -14,9 +20,13 @@ TRIGGERS: dict[str, tuple[str, ...]] = {
     "logging": ("watchkeep.integrations.logging",),
     "openai._base_client": ("watchkeep.integrations.openai",),
     "pybreaker": ("watchkeep.integrations.pybreaker",),
+    "stamina._core": ("watchkeep.integrations.stamina",),
+    "tenacity": ("watchkeep.integrations.tenacity",),
 }
 
 # These are installed when one of these functions is first called.
 AT_FIRST_CALL: dict[str, tuple[str, ...]] = {
+    "asyncio.locks": ("Semaphore.__init__", "Semaphore.acquire",),
+    "concurrent.futures.thread": ("ThreadPoolExecutor.__init__", "ThreadPoolExecutor.submit",),
     "logging": ("Logger.makeRecord", "Logger.callHandlers",),
 }

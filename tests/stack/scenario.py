@@ -1,6 +1,6 @@
 """Real apps on a provider that has a bad day, watched, with everything they emit going to the collector.
 
-The multi-agent example with its own scripted outage, and four small apps (apps/) for what it does not show.
+The multi-agent example with its own scripted outage, and the small apps (apps/) for what it does not show.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ PLANS: dict[str, Any] = {
     },
     # Some answers are cut off, in the end all: then no connection is any good.
     "crowd": {"steps": [{}, {}, "drop"] * 5, "default": "drop", "answer": {"delay": 0.3}},
+    "workshop": {"answer": {"delay": 0.4}},
     "stubborn": {"rules": [{"match": "down", "default": {"status": 503, **SOON}}]},
 }
 

@@ -61,6 +61,7 @@ def seeded(stack: Native, folder: Path) -> Iterator[Mapping[str, App]]:
                 apps.small("assistant", "3", "1", OPENAI_API_KEY=""),
                 apps.small("library", "3", "1"),
                 apps.small("crowd", "9", "0.5"),
+                apps.small("workshop", "5", "0.5"),
             ]
             stack.kill("alertmanager")
             down = time.monotonic()

@@ -108,6 +108,8 @@ def span_key(span: SpanData) -> str:
         return names.OTHER_CALL.key
     if names.HTTP_REQUEST_METHOD in span.attributes:
         return "resilience.attempt.client"
+    if names.AGENT_RUNTIME_EXECUTION_PATH in span.attributes:
+        return names.EXECUTOR_TASK.key
     for ours in names.SPANS.values():
         if ours.prefix and span.name.startswith(ours.prefix):
             return ours.key

@@ -29,7 +29,7 @@ from watchkeep import emit, guard, installer, patching  # noqa: E402
 NAME = sys.argv[1]
 MODULE = importlib.import_module(f"integrations.test_{NAME}")
 INTEGRATION = importlib.import_module(f"watchkeep.integrations.{NAME}").INTEGRATION
-READERS = ("before", "after", "error", "chunk", "swap")
+READERS = ("before", "after", "error", "chunk", "swap", "around")
 
 
 def outcome(exercise: Callable[[LLMServer], Any]) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from types import AsyncGeneratorType, CoroutineType
 from typing import Any
 
-from watchkeep import breaker, context, guard, names
+from watchkeep import breaker, context, guard, names, origin
 from watchkeep.breaker import OPEN, Breaker, BreakerCall, Reading
 from watchkeep.hook import Target
 from watchkeep.integrations import Integration, scope
@@ -72,7 +72,8 @@ def _creation(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 def _created(thing: Any, _: None) -> None:
-    breaker.register(PyBreaker, thing, *breaker.creation_site(thing, LIBRARY))
+    made = origin.site(thing, LIBRARY)
+    breaker.register(PyBreaker, thing, made.module, made.place)
 
 
 def _change_begins(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Breaker, str, str, int | None] | None:

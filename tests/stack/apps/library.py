@@ -6,6 +6,7 @@ import sys
 import time
 
 import httpx2
+import tenacity
 from openai import APIError, DefaultHttpx2Client, OpenAI
 
 log = logging.getLogger("library")
@@ -30,6 +31,11 @@ def remember():
 
 def plain(text):
     asked(text)
+
+
+@tenacity.retry(stop=tenacity.stop_after_attempt(2), wait=tenacity.wait_fixed(0.05), reraise=True)
+def persistently(text):
+    plain(text)
 
 
 def read_all(text):
@@ -61,6 +67,8 @@ USES = (
     lambda: plain("slow"),
     lambda: plain("busy"),
     lambda: plain("broken"),
+    lambda: persistently("What is a shelf?"),
+    lambda: persistently("broken"),
     lambda: read_all("Read to me"),
     lambda: read_all("cut"),
     lambda: read_all("stuck"),
